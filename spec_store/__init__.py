@@ -1,0 +1,1 @@
+"""spec-store: which rows of my table do two embedding models group differently?"""

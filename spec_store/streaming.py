@@ -1,0 +1,36 @@
+"""Reading ahead and computing in several threads, in order and in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["ordered_map"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int = 2, ahead: int = 1
+) -> Iterator[R]:
+    """Yield ``function(item)`` for each item, in the order of `items`, computed in threads.
+
+    At most ``workers + ahead`` items are held at once. The results come in order whatever the
+    threads do, so sums taken over them are the same in every run. The first error, of `items` or of
+    `function`, ends the iteration; work that has not begun is dropped.
+    """
+    pending: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="spec-store")
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            del item  # the thread alone holds it now: it is freed as soon as it is computed
+            if len(pending) >= workers + ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
