@@ -1,1 +1,43 @@
-"""spec-store: which rows of my table do two embedding models group differently?"""
+"""spec-store: which rows of my table do two embedding models group differently?
+
+The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
+`solve`; `query`, `clusters`, `list_runs` and `undo` on an annotated table.
+"""
+
+from .bandwidth import Bandwidths, auto_bandwidths
+from .clusters import Cluster, find_clusters, varimax
+from .compare import Comparison, compare
+from .connector import installed_connectors
+from .covariance import CovarianceAccumulator
+from .errors import SpecStoreError
+from .features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
+from .options import CompareOptions
+from .query import clusters, query, undo
+from .runs import list_runs
+from .spectrum import Modes, Spectrum, solve
+
+__all__ = [
+    "Bandwidths",
+    "Cluster",
+    "CompareOptions",
+    "Comparison",
+    "CosineMap",
+    "CovarianceAccumulator",
+    "FeatureMap",
+    "Modes",
+    "NystroemMap",
+    "RandomFourierMap",
+    "SpecStoreError",
+    "Spectrum",
+    "auto_bandwidths",
+    "clusters",
+    "compare",
+    "find_clusters",
+    "installed_connectors",
+    "kmeans_landmarks",
+    "list_runs",
+    "query",
+    "solve",
+    "undo",
+    "varimax",
+]

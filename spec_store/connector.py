@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +20,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .errors import ConnectorError, InputError, SpecStoreError, UnsupportedError, did_you_mean
+from .errors import (
+    ColumnNotFoundError,
+    ConnectorError,
+    InputError,
+    SpecStoreError,
+    UnsupportedError,
+    did_you_mean,
+)
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -31,6 +38,7 @@ __all__ = [
     "Partition",
     "Published",
     "Source",
+    "find_field",
     "get_connector",
     "hash_keys",
     "installed_connectors",
@@ -152,9 +160,7 @@ class Source(ABC):
         """Rows by key, in the order of `keys`: the key, then `columns`. Raises KeyError."""
         raise UnsupportedError(f"{self.describe()} has no random access by key.")
 
-    def sample(
-        self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None
-    ) -> pa.Table:
+    def sample(self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None) -> pa.Table:
         """At most `n` rows, a uniform sample that is a function of the rows' keys and the seed.
 
         The rows with the `n` smallest hashes of (seed, key), in the store's order: independent of
@@ -218,6 +224,10 @@ class Connector(ABC):
     def create(self, uri: str, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         """Create a new table from batches, whole or not at all. Raises InputError if it exists."""
         raise UnsupportedError(f"The {self.name!r} connector can't create tables.")
+
+    def append(self, uri: str, table: str, rows: pa.Table) -> None:
+        """Append rows to a table in one atomic step; creates the table if there is none."""
+        raise UnsupportedError(f"The {self.name!r} connector can't append to tables.")
 
 
 @dataclass(frozen=True)
@@ -368,3 +378,30 @@ def _stream_positions(
         picked.append(batch.take(pa.array(positions[lo:hi] - start)))
         start += len(batch)
     return pa.Table.from_batches(picked)
+
+
+def find_field(source: Source, column: str) -> pa.Field:
+    """The schema field of a column, nested ones by dotted path. Raises ColumnNotFoundError."""
+    found: pa.Field | None = None
+    within: Mapping[str, pa.Field] = {f.name: f for f in source.schema}
+    if column in within:
+        return within[column]
+    for name in column.split("."):
+        if name not in within:
+            raise ColumnNotFoundError(
+                f"No column {column!r} in {source.describe()}. {did_you_mean(column, _paths(source.schema))}"
+            )
+        found = within[name]
+        within = {f.name: f for f in found.type} if pa.types.is_struct(found.type) else {}
+    assert found is not None
+    return found
+
+
+def _paths(fields: Iterable[pa.Field], above: str = "") -> list[str]:
+    """Dotted paths of all columns, nested ones included."""
+    paths = []
+    for f in fields:
+        paths.append(above + f.name)
+        if pa.types.is_struct(f.type):
+            paths += _paths(f.type, f"{above}{f.name}.")
+    return paths

@@ -1,0 +1,77 @@
+"""Scans in bounded memory, the latest version, and commits retried while other writers win."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import lance
+from lance.commit import CommitConflictError
+
+from spec_store.errors import RetryError
+
+__all__ = ["MOST_ATTEMPTS", "is_conflict", "latest", "pause", "retried", "scan"]
+
+MOST_ATTEMPTS = 20
+_IO_BUFFER = 64 << 20
+T = TypeVar("T")
+
+
+def latest(dataset: lance.LanceDataset) -> lance.LanceDataset:
+    """The newest version, with the same access to its storage."""
+    return dataset.checkout_version(dataset.latest_version)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a commit failed because another writer's came first."""
+    if isinstance(error, CommitConflictError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, OSError) and ("commit conflict" in said or "incompatible transaction" in said)
+
+
+def pause(attempt: int) -> None:
+    """Wait longer with each attempt, by chance, so that two writers do not keep meeting."""
+    time.sleep(min(2.0, 0.02 * 2**attempt) * (0.5 + random.random()))
+
+
+def retried(commit: Callable[[], T], what: str) -> T:
+    """Run a commit again while it loses to other writers. Raises RetryError after 20 attempts."""
+    for attempt in range(MOST_ATTEMPTS):
+        try:
+            return commit()
+        except OSError as error:
+            if not is_conflict(error):
+                raise
+            last = error
+        pause(attempt)
+    raise RetryError(
+        f"Gave up {what}: other writers committed first {MOST_ATTEMPTS} times in a row. Try again."
+    ) from last
+
+
+def scan(
+    dataset: lance.LanceDataset,
+    columns: Sequence[str],
+    where: str | None,
+    batch_rows: int,
+    fragments: Sequence[lance.LanceFragment] | None = None,
+    *,
+    with_row_address: bool = False,
+) -> lance.LanceScanner:
+    """A scanner in file order, in bounded memory."""
+    return dataset.scanner(
+        columns=list(columns),
+        filter=where,
+        fragments=fragments,
+        with_row_id=True,
+        with_row_address=with_row_address,
+        batch_size=batch_rows,
+        batch_readahead=2,
+        fragment_readahead=1,
+        io_buffer_size=_IO_BUFFER,
+        # Reading the columns row by row after the filter is many times slower unless few rows match.
+        late_materialization=False if where is not None and columns else None,
+    )

@@ -1,0 +1,143 @@
+"""Reading a pinned version of a LanceDB table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spec_store.connector import Annotation, Partition, Published, Source, find_field
+from spec_store.errors import ColumnClashError, FilterError, InputError, UnsupportedError
+
+from .annotate import MARKER, annotate, drop_annotations
+from .dataset import latest, retried, scan
+
+__all__ = ["LanceSource"]
+
+_KEY = "_rowid"
+
+
+class LanceSource(Source):
+    """One version of a table, streamed in file order with the row id as the key."""
+
+    key = _KEY
+
+    def __init__(self, uri: str, table: str, handle: Any) -> None:
+        self.uri = uri
+        self.table = table
+        self._handle = handle
+        self._dataset = handle.to_lance()
+        self.version: int = self._dataset.version
+        self.schema: pa.Schema = self._dataset.schema
+
+    def count(self, where: str | None = None) -> int:
+        """Rows in this version, or those that match."""
+        if where is None:
+            return int(self._dataset.count_rows())
+        with _filter_errors(where):
+            return int(self._dataset.count_rows(filter=where))
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        *,
+        where: str | None = None,
+        partition: Partition | None = None,
+        batch_rows: int = 8192,
+    ) -> Iterator[pa.RecordBatch]:
+        """Row ids and columns in file order; Lance reads ahead in its own threads."""
+        for column in columns:
+            find_field(self, column)
+        fragments = None if partition is None else [self._fragment(partition)]
+        with _filter_errors(where):
+            scanner = scan(self._dataset, columns, where, batch_rows, fragments)
+            if where is not None:
+                scanner.projected_schema  # noqa: B018  # compiles the filter, without reading
+        order = [_KEY, *columns]
+        return (batch.select(order) for batch in scanner.to_batches())
+
+    def partitions(self) -> list[Partition]:
+        """The table's fragments."""
+        return [Partition(str(f.fragment_id), f.count_rows()) for f in self._dataset.get_fragments()]
+
+    def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Rows by row id, in the order of `keys`. Raises InputError for ids that are not there."""
+        for column in columns:
+            find_field(self, column)
+        if not len(keys):
+            fields = [pa.field(_KEY, pa.uint64()), *(find_field(self, c).with_name(c) for c in columns)]
+            return pa.schema(fields).empty_table()
+        found = self._handle.take_row_ids(keys.to_pylist()).select(list(columns)).with_row_id().to_arrow()
+        order = pc.index_in(keys.cast(pa.uint64()), value_set=found[_KEY].combine_chunks())
+        if order.null_count:
+            missing = keys.filter(order.is_null())
+            raise InputError(
+                f"{len(missing):,} of {len(keys):,} row ids are not in {self.describe()}, the first"
+                f" {missing[0]}."
+            )
+        return found.take(order).select([_KEY, *columns])
+
+    def check_annotation(self, schema: pa.Schema) -> None:
+        """Refuse other people's columns, file formats too old, and folders that can't be written."""
+        held = [name for name in schema.names if name in self.schema.names]
+        foreign = [n for n in held if MARKER not in (self.schema.field(n).metadata or {})]
+        if foreign:
+            raise ColumnClashError(
+                f"{self.describe().capitalize()} already has {', '.join(foreign)}, which spec-store did not"
+                " write. Give another --prefix."
+            )
+        if self._dataset.data_storage_version in ("0.1", "legacy"):
+            raise UnsupportedError(
+                f"{self.describe().capitalize()} is in Lance's legacy file format, which columns can't be"
+                " added to. Rewrite it into a new table."
+            )
+        if "://" not in self._dataset.uri:
+            try:
+                with tempfile.TemporaryFile(dir=Path(self._dataset.uri) / "data"):
+                    pass
+            except OSError as error:
+                raise InputError(
+                    f"{self.describe().capitalize()} can't be written: {error.strerror}. Use --dry-run to"
+                    " compare without writing."
+                ) from error
+
+    def annotate(self, annotation: Annotation) -> Published:
+        """Stage one column file per fragment, then publish all of them in one commit."""
+        self.check_annotation(annotation.schema)
+        return annotate(self._dataset, annotation, self.describe())
+
+    def undo(self, columns: Sequence[str]) -> None:
+        """Drop result columns; raises ColumnClashError for any that spec-store did not write."""
+        drop_annotations(self._dataset, list(columns), self.describe())
+
+    def create_index(self, column: str) -> None:
+        """A BITMAP index over the latest version, replacing one that there is."""
+        find_field(self, column)
+        retried(
+            lambda: latest(self._dataset).create_scalar_index(column, "BITMAP", replace=True),
+            f"indexing {column!r} of {self.describe()}",
+        )
+
+    def _fragment(self, partition: Partition) -> lance.LanceFragment:
+        fragment = self._dataset.get_fragment(int(partition.id))
+        if fragment is None:
+            raise InputError(f"{self.describe().capitalize()} has no partition {partition.id!r}.")
+        return fragment
+
+
+@contextmanager
+def _filter_errors(where: str | None) -> Iterator[None]:
+    """Turn Lance's refusal of a filter into a FilterError."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if where is None:
+            raise
+        reason = str(error).split(", /")[0].split(", rust/")[0].removeprefix("Invalid user input: ")
+        raise FilterError(f"The filter {where!r} can't be used: {reason}") from error

@@ -1,0 +1,174 @@
+"""Column files: result columns for all physical rows of a fragment, before anything refers to them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance.fragment import DataFile
+from numpy.typing import NDArray
+
+from spec_store.connector import Annotation
+from spec_store.errors import SpecStoreError
+from spec_store.streaming import ordered_map
+
+from .dataset import scan
+from .ledger import Staged
+
+__all__ = ["delete_staged", "field_ids", "fingerprint", "is_whole", "replacement", "stage"]
+
+
+def fingerprint(
+    dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation
+) -> tuple[int, tuple[str, ...]]:
+    """What a staged file depends on: physical rows, and the data files that its rows are computed from.
+
+    A filter may read any column, so with one every file counts that does not hold only result columns.
+    """
+    results = set(field_ids(dataset, annotation.schema.names))
+    reads = set(field_ids(dataset, [c.split(".")[0] for c in annotation.reads]))
+    files = []
+    for file in fragment.metadata.files:
+        held = set(file.fields)
+        if held & reads or (annotation.where is not None and not held <= results):
+            files.append(file.path)
+    return fragment.physical_rows, tuple(files)
+
+
+def stage(dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation) -> Staged:
+    """Compute the result columns of one fragment into a new data file; memory is a few batches.
+
+    Deleted rows, and rows outside the filter, are null. The file is deleted if anything fails.
+    """
+    physical_rows, files = fingerprint(dataset, fragment, annotation)
+    path = f"spec-{annotation.token[:12]}-{uuid.uuid4().hex}.lance"
+    session = dataset.new_file_session()
+    try:
+        version = dataset.data_storage_version
+        with session.open_writer(f"data/{path}", schema=annotation.schema, version=version) as writer:
+            for batch in _dense(_computed(dataset, fragment, annotation), physical_rows, annotation):
+                writer.write_batch(batch)
+    except BaseException:
+        delete_staged(dataset, path)
+        raise
+    size = Path(dataset.uri, "data", path).stat().st_size if "://" not in dataset.uri else 0
+    return Staged(fragment.fragment_id, physical_rows, files, path, size)
+
+
+def _computed(
+    dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation
+) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+    """Offsets within the fragment of its live, selected rows, and their result columns, in order."""
+    scanner = scan(
+        dataset, annotation.reads, annotation.where, annotation.batch_rows, [fragment], with_row_address=True
+    )
+    order = ["_rowid", *annotation.reads]
+
+    def compute(batch: pa.RecordBatch) -> tuple[NDArray[np.int64], pa.RecordBatch]:
+        offsets = (batch["_rowaddr"].to_numpy() & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        result = annotation.compute(batch.select(order))
+        if result.num_rows != batch.num_rows or not result.schema.equals(annotation.schema):
+            raise SpecStoreError(
+                f"The annotation of {batch.num_rows} rows gave {result.num_rows} rows of {result.schema}."
+            )
+        return offsets, result
+
+    for offsets, result in ordered_map(compute, scanner.to_batches(), workers=2):
+        annotation.progress(len(offsets))
+        yield offsets, result
+
+
+def _dense(
+    computed: Iterable[tuple[NDArray[np.int64], pa.RecordBatch]], physical_rows: int, annotation: Annotation
+) -> Iterator[pa.RecordBatch]:
+    """All physical rows in order, with nulls where nothing was computed."""
+    done = 0
+    for offsets, result in computed:
+        if not len(offsets):
+            continue
+        if offsets[0] < done or np.any(np.diff(offsets) <= 0) or offsets[-1] >= physical_rows:
+            raise SpecStoreError(f"Rows of a fragment came out of order near physical row {done}.")
+        first, end = int(offsets[0]), int(offsets[-1]) + 1
+        yield from _nulls(annotation, first - done)
+        if end - first == len(offsets):
+            yield result
+        else:
+            yield from _spread(result, offsets - first, end - first, annotation)
+        done = end
+    yield from _nulls(annotation, physical_rows - done)
+
+
+def _spread(
+    result: pa.RecordBatch, offsets: NDArray[np.int64], n: int, annotation: Annotation
+) -> Iterator[pa.RecordBatch]:
+    """`n` rows with the computed ones at `offsets`; a wide gap is not held in memory whole."""
+    for start in range(0, n, annotation.batch_rows):
+        stop = min(start + annotation.batch_rows, n)
+        lo, hi = np.searchsorted(offsets, [start, stop])
+        index = np.zeros(stop - start, np.int64)
+        empty = np.ones(stop - start, bool)
+        index[offsets[lo:hi] - start] = np.arange(lo, hi)
+        empty[offsets[lo:hi] - start] = False
+        yield result.take(pa.array(index, mask=empty))
+
+
+def _nulls(annotation: Annotation, n: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, n, annotation.batch_rows):
+        rows = min(annotation.batch_rows, n - start)
+        arrays = [pa.nulls(rows, f.type) for f in annotation.schema]
+        yield pa.RecordBatch.from_arrays(arrays, schema=annotation.schema)
+
+
+def is_whole(dataset: lance.LanceDataset, staged: Staged) -> bool:
+    """Whether a staged file is still there, with all its rows: a cleanup by others may have removed it."""
+    session = dataset.new_file_session()
+    name = f"data/{staged.path}"
+    return (
+        bool(session.contains(name)) and session.open_reader(name).metadata().num_rows == staged.physical_rows
+    )
+
+
+def delete_staged(dataset: lance.LanceDataset, path: str) -> None:
+    """Remove a staged file that nothing refers to, if it is there."""
+    session = dataset.new_file_session()
+    if session.contains(f"data/{path}"):
+        session.delete_file(f"data/{path}")
+
+
+def replacement(dataset: lance.LanceDataset, staged: Staged, schema: pa.Schema) -> DataFile:
+    """The manifest's entry for a staged file, by the field ids that the columns have in `dataset`."""
+    fields, columns = _layout(dataset, schema)
+    metadata = dataset.new_file_session().open_reader(f"data/{staged.path}").metadata()
+    return DataFile(
+        staged.path, fields, columns, metadata.major_version, metadata.minor_version, staged.size or None
+    )
+
+
+def _layout(dataset: lance.LanceDataset, schema: pa.Schema) -> tuple[list[int], list[int]]:
+    """Which field ids and column numbers a data file of these columns lists.
+
+    The rule differs between file versions (parents are listed or not), so it is read off a file of the same
+    version that Lance itself wrote, in memory, and carried over to the dataset's own field ids.
+    """
+    empty = pa.Table.from_pylist([dict.fromkeys(schema.names)], schema=schema)
+    scratch = lance.write_dataset(
+        empty, f"memory://{uuid.uuid4().hex}", data_storage_version=dataset.data_storage_version
+    )
+    file = scratch.get_fragments()[0].metadata.files[0]
+    ids = dict(zip(field_ids(scratch, schema.names), field_ids(dataset, schema.names), strict=True))
+    return [ids[i] for i in file.fields], list(file.column_indices)
+
+
+def field_ids(dataset: lance.LanceDataset, names: Iterable[str]) -> list[int]:
+    """Ids of top-level fields and all that is nested in them, by name, parents first."""
+    by_name = {f.name(): f for f in dataset.lance_schema.fields()}
+    return [i for name in names if name in by_name for i in _nested_ids(by_name[name])]
+
+
+def _nested_ids(field: Any) -> list[int]:
+    return [field.id(), *(i for child in field.children() for i in _nested_ids(child))]

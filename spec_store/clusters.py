@@ -1,0 +1,178 @@
+"""Clusters from modes: rotation, sign, lobes, relative membership, and the result columns per row.
+
+References
+----------
+.. [1] Kaiser, "The varimax criterion for analytic rotation in factor analysis", Psychometrika 1958.
+.. [2] Rohe, Zeng, "Vintage factor analysis with varimax performs statistical inference", arXiv 2004.05387.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .spectrum import Spectrum
+
+__all__ = ["Cluster", "Membership", "find_clusters", "membership", "varimax"]
+
+# A sign of a mode is a cluster of its own from this share of the mode's mean square.
+SMALLEST_LOBE = 0.25
+# A row is a member of a cluster from this relative membership; a typical member has about 1.
+MEMBER = 0.5
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A group of rows that one embedding holds together and the other does not.
+
+    Attributes
+    ----------
+    end
+        0 where the first embedding holds it together, 1 where the second does.
+    strength
+        |λ|: the (rotated) mode's Rayleigh quotient under the kernel difference.
+    energy
+        The mode's Rayleigh quotient under each embedding's own kernel, K_A/n and K_B/n.
+    stability
+        Agreement of the two halves of the rows, in [0, 1]; NaN unknown.
+    weights
+        Shape (p_end,), over the whitened features of the embedding that holds it.
+    offset
+        A row's relative membership is max(0, φ_end·weights - offset).
+    contribution
+        Times a squared relative membership, what the row adds to the difference: compares clusters.
+    """
+
+    end: int
+    strength: float
+    energy: tuple[float, float]
+    stability: float
+    weights: NDArray[np.float64]
+    offset: float
+    contribution: float
+
+
+def find_clusters(
+    spectrum: Spectrum,
+    features: NDArray[np.float64],
+    *,
+    rotate: bool = True,
+    floor: float = 0.0,
+    min_stability: float = 0.5,
+) -> tuple[Cluster, ...]:
+    """Turn the modes of both ends into clusters, strongest first over both ends.
+
+    Parameters
+    ----------
+    features
+        Whitened features of sampled rows, shape (n, p). The rotation, each lobe's share and the scale of
+        relative membership are estimated on them.
+    rotate
+        Varimax within each end, which unmixes modes of near-equal eigenvalues [1]_, [2]_.
+    floor
+        The size of error of an eigenvalue: no weaker mode is claimed.
+    min_stability
+        Modes on which the halves of the rows agree less are not claimed.
+
+    Notes
+    -----
+    Each sign that holds a quarter of a mode's mean square or more is a lobe, and so a cluster. Who is in
+    it is told by the part t of the lobe's scores that comes from the embedding that holds it together:
+    λ u = K_A u - η K_B u, and at A's end K_A u says how much A finds a row like the cluster. The other
+    part says how far B splits the cluster up, and weighs its pieces by the inverse root of their size:
+    whole scores lose the larger piece (planted groups merged at sizes 1 : 6: adjusted mutual information
+    0.875 with whole scores, 1.000 with the holder's part).
+    Relative membership is t √(Σt² / Σt⁴) over the lobe: about 1 for a typical member.
+    """
+    found: list[Cluster] = []
+    for end, modes in enumerate(spectrum.ends):
+        claimed = modes.selected(np.abs(modes.eigenvalues) > max(floor, spectrum.rounding))
+        scores = features @ claimed.weights - claimed.offsets.sum(axis=0)
+        rotation = varimax(scores) if rotate and scores.shape[1] > 1 else np.eye(scores.shape[1])
+        turned = claimed.rotated(rotation)
+        stability = spectrum.stability(end, turned)
+        side = spectrum.sides[end]
+        for j, mode_scores in enumerate((scores @ rotation).T):
+            if stability[j] < min_stability:
+                continue
+            held = features[:, side] @ turned.weights[side, j] - turned.offsets[end, j]
+            for sign in _lobes(mode_scores):
+                lobe = np.maximum(sign * held, 0.0)
+                scale = float(np.sqrt(np.sum(lobe**2) / np.sum(lobe**4)))
+                strength = float(abs(turned.eigenvalues[j]))
+                cluster = Cluster(
+                    end=end,
+                    strength=strength,
+                    energy=(float(turned.energies[0, j]), float(turned.energies[1, j])),
+                    stability=float(stability[j]),
+                    weights=sign * scale * turned.weights[side, j],
+                    offset=sign * scale * float(turned.offsets[end, j]),
+                    contribution=strength / (scale**2 * float(np.mean(held**2))),
+                )
+                found.append(cluster)
+    return tuple(sorted(found, key=lambda c: (-c.strength, c.contribution)))
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Rows of a batch against all clusters: n rows, K clusters.
+
+    Attributes
+    ----------
+    relative
+        Shape (n, K), float32: about 1 for a typical member, 0 for rows on the other side of the mode.
+    contribution
+        Shape (n, K): what the row adds to the difference through this cluster.
+    """
+
+    relative: NDArray[np.float32]
+    contribution: NDArray[np.float32]
+
+    @property
+    def member(self) -> NDArray[np.bool_]:
+        """Shape (n, K): whether the row is a member of the cluster."""
+        return np.greater_equal(self.relative, MEMBER)
+
+    def ranked(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Each row's clusters, members first and by contribution, shape (n, K); and how many are members."""
+        member = self.member
+        order = np.argsort(np.where(member, -self.contribution, 1.0), axis=1, kind="stable")
+        return order, member.sum(axis=1)
+
+
+def membership(relative: NDArray[np.float32], clusters: Sequence[Cluster]) -> Membership:
+    """From relative memberships, shape (n, K), to who is a member of what."""
+    weight = np.array([c.contribution for c in clusters], np.float32)
+    return Membership(relative, relative * relative * weight)
+
+
+def _lobes(scores: NDArray[np.float64]) -> list[float]:
+    """The signs of a mode that are clusters, the heavier tail's first."""
+    heavy = 1.0 if np.sum(scores**3) >= 0 else -1.0
+    total = float(scores @ scores)
+    share = {sign: float(np.sum(np.maximum(sign * scores, 0.0) ** 2)) / total for sign in (heavy, -heavy)}
+    return [sign for sign in share if share[sign] >= SMALLEST_LOBE]
+
+
+def varimax(scores: NDArray[np.float64], *, iterations: int = 500) -> NDArray[np.float64]:
+    """The orthogonal R, shape (k, k), under which scores R, shape (n, k), are nearest to sparse [1]_.
+
+    Maximises the summed variance of squared scores per column, by fixed-point polar steps from the
+    identity; deterministic. Cost: O(n k²) a step.
+    """
+    n, k = scores.shape
+    rotation = np.eye(k)
+    last = 0.0
+    for _ in range(iterations):
+        turned = scores @ rotation
+        gradient = scores.T @ (turned**3 - turned * np.mean(turned**2, axis=0))
+        u, singular, vt = np.linalg.svd(gradient / n)
+        rotation = u @ vt
+        total = float(singular.sum())
+        if total <= last * (1 + 1e-9):
+            break
+        last = total
+    return rotation

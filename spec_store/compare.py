@@ -1,0 +1,353 @@
+"""The comparison of two embeddings of the same rows: sample, pass 1, solve, pass 2, publish.
+
+References
+----------
+.. [1] Jalali, Dibaei Nia, Farnia, "Towards an explainable comparison and alignment of feature
+   embeddings", ICML 2025, arXiv 2506.06231.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from . import runs
+from .bandwidth import Bandwidths
+from .clusters import Cluster, find_clusters
+from .connector import Annotation, Published, Source, find_field
+from .covariance import CovarianceAccumulator
+from .errors import FilterError, InputError, InvalidVectorsError
+from .locate import DEFAULT_CONNECTOR, Location, open_table
+from .options import CompareOptions, default_prefix
+from .passes import ClusterTally, accumulate, tally_columns, tally_scores
+from .sampling import draw_sample, fit_maps, map_error, sample_features
+from .scoring import Scorer, result_schema
+from .spectrum import Spectrum, solve
+from .vectors import is_vector, vector_width
+
+__all__ = ["Comparison", "Progress", "compare"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the rows done since the last call, and the stage's rows in all."""
+
+
+def _silent(stage: str, rows: int, total: int) -> None:
+    """The progress of those who watch none."""
+
+
+@dataclass
+class Comparison:
+    """A solved comparison, and what it takes to score and annotate the rows.
+
+    Attributes
+    ----------
+    source
+        The pinned source the figures were computed on.
+    columns
+        The two embedding columns.
+    spectrum
+        Eigenvalues, modes, both SPEC-diffs, CKA and coverage.
+    clusters_found
+        Strongest first; a cluster's number is its position.
+    state
+        The covariance state: the sufficient statistic of the comparison.
+    map_error
+        The size of error of an eigenvalue that comes from the feature maps; 0 for exact ones.
+    warnings
+        What a person should know before relying on the figures.
+    seconds
+        Wall time by stage.
+    tally
+        Sizes and typical rows; None before `score` or `write`.
+    written
+        The result columns in the store; empty before `write`.
+    """
+
+    source: Source
+    columns: tuple[str, str]
+    options: CompareOptions
+    prefix: str
+    spectrum: Spectrum
+    clusters_found: tuple[Cluster, ...]
+    scorer: Scorer
+    state: CovarianceAccumulator
+    bandwidths: Bandwidths | None
+    map_error: float
+    warnings: list[str]
+    seconds: dict[str, float]
+    progress: Progress = _silent
+    location: Location | None = None
+    tally: ClusterTally | None = None
+    published: Published | None = None
+    run_id: str = field(default_factory=lambda: new_run_id())
+
+    @property
+    def spec_diff(self) -> float:
+        """The spectral radius of the (uncentred) kernel difference [1]_."""
+        return self.spectrum.spec_diff
+
+    @property
+    def n_rows(self) -> int:
+        """Rows compared."""
+        return self.spectrum.n_rows
+
+    @property
+    def n_skipped(self) -> int:
+        """Rows left out because a vector was null, not finite, or zero."""
+        return self.state.invalid.n_rows
+
+    @property
+    def written(self) -> list[str]:
+        """Result columns in the store."""
+        return list(self.published.columns) if self.published else []
+
+    @property
+    def clusters(self) -> pa.Table:
+        """One row per cluster, strongest first; sizes are null before `score` or `write`."""
+        return runs.cluster_table(self)
+
+    def score(self) -> ClusterTally:
+        """Pass 2 without writing: exact sizes and typical rows."""
+        with self._stage("score"):
+            self.tally = tally_scores(
+                self.source,
+                self.scorer,
+                key=self.options.key,
+                where=self.options.where,
+                batch_rows=self.options.batch_rows,
+                progress=lambda rows: self.progress("score", rows, self.n_rows + self.n_skipped),
+            )
+        return self.tally
+
+    def write(self) -> Published:
+        """Pass 2: annotate the rows, then record the run in the database.
+
+        Raises
+        ------
+        RetryError
+            Other writers kept winning, or no room was left; nothing was published.
+        """
+        schema = result_schema(self.prefix)
+        annotation = Annotation(
+            schema=schema,
+            reads=self.columns,
+            compute=self.scorer.compute,
+            token=self.scorer.token,
+            metadata=runs.provenance(self),
+            where=self.options.where,
+            batch_rows=self.options.batch_rows,
+            progress=lambda rows: self.progress("write", rows, self.n_rows + self.n_skipped),
+        )
+        with self._stage("write"):
+            self.published = self.source.annotate(annotation)
+            self.warnings += self.published.notes
+            self.tally = tally_columns(
+                self.reopened(),
+                self.prefix,
+                len(self.clusters_found),
+                key=self.options.key,
+                where=self.options.where,
+            )
+        runs.record(self)
+        return self.published
+
+    def create_index(self) -> None:
+        """Build a scalar index on the written cluster column, so that filters on it are fast."""
+        with self._stage("index"):
+            self.reopened().create_index(f"{self.prefix}_cluster")
+
+    def reopened(self) -> Source:
+        """The source as it stands now, rows and columns of other writers included."""
+        return self.location.open() if self.location else self.source
+
+    @cached_property
+    def eigenvalues(self) -> dict[str, list[float]]:
+        """By embedding, the leading eigenvalues of its end, strongest first, before rotation."""
+        ends = zip(self.columns, self.spectrum.ends, strict=True)
+        return {c: [float(v) for v in end.eigenvalues] for c, end in ends}
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``compare --json`` prints; its keys are stable."""
+        return runs.comparison_json(self)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        with _timed(self.seconds, name):
+            yield
+
+
+def compare(
+    table: str | Source,
+    columns: Sequence[str],
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    version: int | None = None,
+    write: bool = False,
+    progress: Progress = _silent,
+    options: CompareOptions | None = None,
+    **fields: Any,
+) -> Comparison:
+    """Compare two embedding columns of a table; nothing is written unless asked, here or by `write()`.
+
+    Parameters
+    ----------
+    table
+        A table's name, or an open `Source`.
+    columns
+        Two vector columns, nested ones by dotted path.
+    db
+        The database; None is ``$SPEC_STORE_DB``, else ``./lancedb``.
+    connector
+        The kind of store, see ``spec-store connectors``.
+    version
+        A version of the table to pin; None is the latest.
+    write
+        Annotate the table and record the run; what would stop that is checked before any work.
+    options
+        Everything else; or give the fields of `CompareOptions` as keywords.
+
+    Raises
+    ------
+    InputError
+        The table, the columns, the filter or the vectors can't be used; nothing was written.
+
+    Notes
+    -----
+    Cost: two passes over the two columns. Pass 1 is O(n p²) for p stacked features, memory O(p²)
+    whatever the number of rows.
+
+    Examples
+    --------
+    >>> run = spec_store.compare("images", ["clip", "dino"], db="./lancedb")  # doctest: +SKIP
+    >>> run.spec_diff, run.clusters.to_pylist()[0]["side"]  # doctest: +SKIP
+    """
+    if options is None:
+        options = CompareOptions.from_keywords(fields)
+    elif fields:
+        raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
+    pair = _two_columns(columns)
+    location = None
+    if isinstance(table, str):
+        location = open_table(table, db=db, connector=connector, version=version)
+    source = location.source if location else table
+    assert isinstance(source, Source)
+    prefix = options.prefix or default_prefix(pair)
+    if write:
+        source.check_annotation(result_schema(prefix))
+    n_rows = _check(source, pair, options)
+
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "sample"):
+        sample = draw_sample(source, pair, options)
+        maps, bandwidths = fit_maps(sample, options)
+        error = map_error(sample, maps, bandwidths, options.eta)
+    with _timed(seconds, "covariance"):
+        state = accumulate(
+            source,
+            maps,
+            where=options.where,
+            batch_rows=options.batch_rows,
+            progress=lambda rows: progress("covariance", rows, n_rows),
+        )
+    _check_invalid(source, state, options)
+    with _timed(seconds, "solve"):
+        spectrum = solve(state, modes=options.modes, eta=options.eta, center=options.center)
+        clusters = find_clusters(
+            spectrum,
+            sample_features(sample, maps),
+            rotate=options.rotate == "varimax",
+            floor=error,
+            min_stability=options.min_stability if state.halves == 2 else 0.0,
+        )
+    run = Comparison(
+        source=source,
+        columns=pair,
+        options=options,
+        prefix=prefix,
+        spectrum=spectrum,
+        clusters_found=clusters,
+        scorer=Scorer(maps, clusters, prefix),
+        state=state,
+        bandwidths=bandwidths,
+        map_error=error,
+        warnings=_warnings(pair, bandwidths, spectrum),
+        seconds=seconds,
+        progress=progress,
+        location=location,
+    )
+    if write:
+        run.write()
+    return run
+
+
+def new_run_id() -> str:
+    """Unique, and sorted by time: ``20260131T120000-5f3a2b``."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _two_columns(columns: Sequence[str]) -> tuple[str, str]:
+    if isinstance(columns, str) or len(columns) != 2:
+        raise InputError(f"Two embedding columns are compared; {columns!r} was given.")
+    if columns[0] == columns[1]:
+        raise InputError(f"Column {columns[0]!r} is given twice: a column does not differ from itself.")
+    return columns[0], columns[1]
+
+
+def _check(source: Source, columns: tuple[str, str], options: CompareOptions) -> int:
+    """Refuse what can be refused before any pass; the number of rows to be compared."""
+    for c in columns:
+        kind = find_field(source, c).type
+        if not is_vector(kind) or pa.types.is_fixed_size_list(kind):
+            vector_width(c, kind)
+    if options.key is not None:
+        find_field(source, options.key)
+    n_rows = source.count(options.where)
+    if n_rows == 0 and options.where is not None:
+        raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
+    if n_rows == 0:
+        raise InputError(f"{source.describe().capitalize()} is empty: there is nothing to compare.")
+    needed = max(options.modes, 2)
+    if n_rows < needed:
+        raise InputError(
+            f"{source.describe().capitalize()} has {n_rows} rows to compare, fewer than the {options.modes}"
+            " modes asked for. Give more rows, or fewer --modes."
+            if n_rows > 1
+            else f"{source.describe().capitalize()} has one row: a comparison needs at least {needed}."
+        )
+    return n_rows
+
+
+def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:
+    if state.invalid.n_rows and not options.skip_invalid:
+        raise InvalidVectorsError(
+            f"{state.invalid.n_rows:,} rows of {source.describe()} can't be compared:"
+            f" {state.invalid.describe()}. Repair them, or leave them out with --skip-invalid"
+            " (skip_invalid=True): their result columns are then null."
+        )
+
+
+def _warnings(columns: tuple[str, str], bandwidths: Bandwidths | None, spectrum: Spectrum) -> list[str]:
+    told = bandwidths.warnings(columns) if bandwidths else []
+    for column, coverage in zip(columns, spectrum.coverage, strict=True):
+        if coverage < 0.5 and bandwidths:
+            told.append(
+                f"the feature map covers {coverage:.0%} of the kernel of column {column!r}: small groups"
+                " may go unseen. Try a larger --dim, or a larger --bandwidth-scale."
+            )
+    return told
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,0 +1,149 @@
+"""The options of a comparison: built by the command line, taken by the library, stored with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .errors import InputError, did_you_mean
+
+__all__ = ["CompareOptions", "Features", "Kernel", "Landmarks", "default_prefix"]
+
+Kernel = Literal["gaussian", "cosine"]
+Features = Literal["nystroem", "orf", "rff"]
+Landmarks = Literal["kmeans", "uniform"]
+
+_DEFAULT_DIM = {"nystroem": 500, "orf": 1000, "rff": 3000}
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What to compare, and how.
+
+    Attributes
+    ----------
+    kernel
+        "gaussian" exp(-|x-y|²/2σ²), or "cosine".
+    features
+        How the Gaussian kernel becomes features: "nystroem" (landmarks from the data: the most accurate
+        for its size), "orf" (orthogonal random features: states merge without sharing landmarks), or
+        "rff" (random Fourier features, the paper's recipe).
+    dim
+        Landmarks (nystroem) or frequencies (orf, rff) per embedding; None is 500, 1000 and 3000.
+    landmarks
+        "kmeans" centroids of the sample, or "uniform" rows of it.
+    modes
+        Leading modes at each end.
+    bandwidth
+        σ for each embedding; None chooses both, see `spec_store.bandwidth`.
+    bandwidth_scale
+        Multiplies the chosen or given bandwidths.
+    eta
+        Weight of the second kernel in the difference.
+    center
+        Compare covariances, without the mode that is the mean similarity itself. False is the paper's.
+    normalize
+        Scale rows to unit length first. False is the paper's. The cosine kernel always does.
+    rotate
+        "varimax" within each end, or "none" for raw eigenvectors.
+    where
+        SQL filter: only these rows are compared and annotated.
+    skip_invalid
+        Leave out rows with null, non-finite or zero vectors, in place of refusing.
+    min_stability
+        Modes on which the two halves of the rows agree less are not claimed as clusters.
+    key
+        A column whose values name the typical rows of clusters in the registry; None: the store's row key.
+    prefix
+        Of the result columns; None is ``spec_{first}_{second}``.
+    sample_rows
+        Size of the seeded sample for landmarks, rotation and scale.
+    seed
+        Of every random draw.
+    batch_rows
+        Rows in memory per batch and thread.
+    """
+
+    kernel: Kernel = "gaussian"
+    features: Features = "nystroem"
+    dim: int | None = None
+    landmarks: Landmarks = "kmeans"
+    modes: int = 10
+    bandwidth: tuple[float, float] | None = None
+    bandwidth_scale: float = 1.0
+    eta: float = 1.0
+    center: bool = True
+    normalize: bool = True
+    rotate: Literal["varimax", "none"] = "varimax"
+    where: str | None = None
+    skip_invalid: bool = False
+    min_stability: float = 0.5
+    key: str | None = None
+    prefix: str | None = None
+    sample_rows: int = 10_000
+    seed: int = 0
+    batch_rows: int = 4096
+
+    def __post_init__(self) -> None:
+        _one_of("kernel", self.kernel, get_args(Kernel))
+        _one_of("features", self.features, get_args(Features))
+        _one_of("landmarks", self.landmarks, get_args(Landmarks))
+        _one_of("rotate", self.rotate, ("varimax", "none"))
+        for name in ("modes", "sample_rows", "batch_rows"):
+            _at_least_one(name, getattr(self, name))
+        if self.dim is not None:
+            _at_least_one("dim", self.dim)
+        for name in ("bandwidth_scale", "eta"):
+            _positive(name, getattr(self, name))
+        if self.bandwidth is not None:
+            if len(self.bandwidth) != 2:
+                raise InputError(f"bandwidth is {self.bandwidth}; expected one σ per embedding, or auto.")
+            for sigma in self.bandwidth:
+                _positive("bandwidth", sigma)
+        if not 0 <= self.min_stability <= 1:
+            raise InputError(f"min_stability is {self.min_stability}; expected a number from 0 to 1.")
+        if self.prefix is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.prefix, re.ASCII):
+            raise InputError(
+                f"prefix is {self.prefix!r}; expected letters, digits and underscores, a letter first."
+            )
+
+    @property
+    def n_features(self) -> int:
+        """`dim`, or its default for these features."""
+        return self.dim or _DEFAULT_DIM[self.features]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, stored with the run."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_keywords(cls, given: dict[str, Any]) -> CompareOptions:
+        """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in given:
+            if name not in known:
+                raise InputError(f"No option {name!r}. {did_you_mean(name, known)}")
+        return cls(**given)
+
+
+def default_prefix(columns: tuple[str, str]) -> str:
+    """``spec_clip_dino``; characters that SQL would want quoted become underscores."""
+    return re.sub(r"\W", "_", f"spec_{columns[0]}_{columns[1]}", flags=re.ASCII)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(choices)}.")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{name} is {value}; expected 1 or more.")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} is {value}; expected a finite number above 0.")

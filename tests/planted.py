@@ -1,0 +1,62 @@
+"""Data with a known answer, and the naive n x n computation, for tests."""
+
+import numpy as np
+import pyarrow as pa
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def vectors(matrix, dtype=np.float32):
+    """An Arrow column of fixed-size lists."""
+    matrix = np.asarray(matrix, dtype)
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def batch_of(**matrices):
+    """A record batch with a running key and one float64 vector column per keyword."""
+    n = len(next(iter(matrices.values())))
+    columns = {name: vectors(m, np.float64) for name, m in matrices.items()}
+    return pa.record_batch({"key": pa.array(np.arange(n)), **columns})
+
+
+def random_pair(n, d_a=6, d_b=9, seed=0):
+    """Two embeddings of the same rows that share some structure."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((n, d_a)) + 0.5
+    b = np.tanh(a @ rng.standard_normal((d_a, d_b))) + 0.3 * rng.standard_normal((n, d_b))
+    return a, b
+
+
+def planted_mixture(n, *, unequal=False, seed=0, n_groups=20, d=64, noise=0.5, merged=4, orthogonal=False):
+    """Groups of rows in two embeddings; b merges the first `merged` pairs of a's groups.
+
+    Orthogonal centres and groups of exactly equal size give modes of equal strength.
+    Returns a, b, and the group of each row.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = rng.permutation(np.linspace(1, 6, n_groups)) if unequal else np.ones(n_groups)
+    groups = rng.choice(n_groups, size=n, p=sizes / sizes.sum())
+    centres_a, centres_b = rng.standard_normal((2, n_groups, d))
+    if orthogonal:
+        groups = np.arange(n) % n_groups
+        centres_a, centres_b = (np.sqrt(d) * np.linalg.qr(c.T)[0].T for c in (centres_a, centres_b))
+    centres_b[1 : 2 * merged : 2] = centres_b[0 : 2 * merged : 2]
+    a = centres_a[groups] + noise * rng.standard_normal((n, d))
+    b = centres_b[groups] + noise * rng.standard_normal((n, d))
+    return a.astype(np.float32), b.astype(np.float32), groups
+
+
+def exact_difference(kernel_a, kernel_b, *, eta=1.0, center=False):
+    """Λ = (K_A - η K_B)/n, doubly centred where asked; n x n."""
+    difference = (kernel_a - eta * kernel_b) / len(kernel_a)
+    if center:
+        difference = difference - difference.mean(axis=0)
+        difference = difference - difference.mean(axis=1, keepdims=True)
+    return difference
+
+
+def gaussian(x, sigma):
+    sq = ((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=-1)
+    return np.exp(-sq / (2 * sigma**2))

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import scipy.linalg
+from sklearn.metrics import adjusted_mutual_info_score
+
+from planted import batch_of, planted_mixture
+from spec_store.bandwidth import auto_bandwidths, examine_bandwidths
+from spec_store.clusters import find_clusters, membership, varimax
+from spec_store.covariance import CovarianceAccumulator
+from spec_store.errors import InputError
+from spec_store.options import CompareOptions
+from spec_store.sampling import Sample, fit_maps, map_error, sample_features
+from spec_store.scoring import Scorer
+from spec_store.spectrum import solve
+
+
+def compared(a, b, **fields):
+    """Maps, clusters and the scored batch, without a store."""
+    options = CompareOptions(**fields)
+    rows = [x / np.linalg.norm(x, axis=1, keepdims=True) if options.normalize else x for x in (a, b)]
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(a))[:5000]
+    sample = Sample(("a", "b"), tuple(x[chosen].astype(float) for x in rows), np.arange(min(1500, len(a))))
+    maps, bandwidths = fit_maps(sample, options)
+    acc = CovarianceAccumulator(maps)
+    batch = batch_of(a=a, b=b)
+    acc.update(batch)
+    spectrum = solve(acc, modes=options.modes, eta=options.eta, center=options.center)
+    error = map_error(sample, maps, bandwidths, options.eta)
+    clusters = find_clusters(
+        spectrum, sample_features(sample, maps), rotate=options.rotate == "varimax", floor=error
+    )
+    return clusters, Scorer(maps, clusters, "p"), batch
+
+
+def labels_of_end(clusters, relative, end):
+    """Each row's strongest cluster of one end, -1 for none."""
+    numbers = [i for i, c in enumerate(clusters) if c.end == end]
+    found = membership(relative[:, numbers], [clusters[i] for i in numbers])
+    order, n_member = found.ranked()
+    return np.where(n_member > 0, order[:, 0], -1)
+
+
+@pytest.mark.parametrize("unequal", [False, True], ids=["equal sizes", "sizes 1 to 6"])
+@pytest.mark.parametrize("kernel", ["gaussian", "cosine"])
+def test_planted_groups_come_back_at_the_right_end_with_the_right_rows(unequal, kernel):
+    a, b, groups = planted_mixture(8000, unequal=unequal, seed=3)
+    clusters, scorer, batch = compared(a, b, kernel=kernel)
+    relative, _ = scorer.relative(batch)
+    planted = groups < 8
+    for end, truth in enumerate([groups, groups // 2]):
+        found = labels_of_end(clusters, relative, end)
+        assert adjusted_mutual_info_score(truth[planted], found[planted]) > 0.95
+    merged_by_b = [c for c in clusters if c.end == 1][:4]
+    for c in merged_by_b:  # b holds these together, at an energy that a does not have
+        assert c.energy[1] > 1.5 * c.energy[0]
+
+
+def test_varimax_recovers_groups_of_equal_size_which_raw_eigenvectors_do_not():
+    a, b, groups = planted_mixture(6000, seed=1, orthogonal=True)
+    planted = groups < 8
+    scores = []
+    for rotate in ("varimax", "none"):
+        clusters, scorer, batch = compared(a, b, rotate=rotate)
+        found = labels_of_end(clusters, scorer.relative(batch)[0], 1)
+        scores.append(adjusted_mutual_info_score(groups[planted] // 2, found[planted]))
+    assert scores[0] > 0.98 > scores[1] + 0.1
+
+
+def test_varimax_finds_the_rotation_that_was_applied():
+    rng = np.random.default_rng(0)
+    sparse = np.repeat(np.eye(4), 50, axis=0) + 0.02 * rng.standard_normal((200, 4))
+    turn = scipy.linalg.qr(rng.standard_normal((4, 4)))[0]
+    found = sparse @ turn @ varimax(sparse @ turn)
+    overlap = np.abs(found.T @ sparse) / 50
+    np.testing.assert_allclose(np.sort(overlap, axis=1)[:, -1], 1.0, atol=0.05)
+    np.testing.assert_allclose(np.sort(overlap, axis=1)[:, :-1], 0.0, atol=0.05)
+
+
+def test_an_embedding_against_itself_or_its_rotation_claims_no_cluster():
+    a, _, _ = planted_mixture(3000, seed=2)
+    turn = scipy.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0].astype(np.float32)
+    for other in (a, a @ turn):
+        assert compared(a, other)[0] == ()
+
+
+def test_a_nearly_identical_embedding_claims_no_cluster():
+    a, _, _ = planted_mixture(3000, seed=2)
+    noise = np.random.default_rng(0).standard_normal(a.shape).astype(np.float32)
+    assert compared(a, a + 0.02 * noise)[0] == ()
+
+
+def test_relative_membership_of_a_typical_member_is_about_one():
+    a, b, groups = planted_mixture(6000, seed=4)
+    clusters, scorer, batch = compared(a, b)
+    relative, _ = scorer.relative(batch)
+    for i, c in enumerate(clusters[:8]):
+        members = relative[relative[:, i] >= 0.5, i]
+        assert 0.8 < np.median(members) < 1.2, c
+
+
+def test_clusters_are_numbered_by_strength_over_both_ends():
+    a, b, _ = planted_mixture(4000, seed=5)
+    clusters, _, _ = compared(a, b)
+    strengths = [c.strength for c in clusters]
+    assert strengths == sorted(strengths, reverse=True)
+    assert {c.end for c in clusters} == {0, 1}
+
+
+def test_result_columns_agree_with_each_other():
+    a, b, _ = planted_mixture(3000, seed=6)
+    a[7] = 0
+    clusters, scorer, batch = compared_with_zero_row(a, b)
+    out = scorer.compute(batch)
+    assert out.schema.names == ["p_cluster", "p_clusters", "p_side", "p_score", "p_scores"]
+    rows = out.to_pylist()
+    assert set(rows[7].values()) == {None}
+    for i, row in enumerate(rows):
+        if i == 7:
+            continue
+        members = {j for j, r in enumerate(row["p_scores"]) if r >= 0.5}
+        assert set(row["p_clusters"]) == members
+        if members:
+            assert row["p_cluster"] == row["p_clusters"][0]
+            assert row["p_side"] == "ab"[clusters[row["p_cluster"]].end]
+            assert row["p_score"] == row["p_scores"][row["p_cluster"]]
+        else:
+            assert row["p_cluster"] is None
+            assert row["p_side"] is None
+            assert row["p_score"] == max(row["p_scores"])
+
+
+def compared_with_zero_row(a, b):
+    clean = a.copy()
+    clean[7] = 1
+    clusters, scorer, _ = compared(clean, b)
+    return clusters, scorer, batch_of(a=a, b=b)
+
+
+def test_auto_bandwidths_hold_both_embeddings_together_equally_and_scale_with_them():
+    a, b, _ = planted_mixture(1000, seed=7)
+    one = auto_bandwidths(a, b, ("a", "b"))
+    assert one.largest_eigenvalues[0] == pytest.approx(one.largest_eigenvalues[1], rel=1e-5)
+    two = auto_bandwidths(b, 10 * a, ("b", "a"))
+    assert two.values == pytest.approx((one.values[1], 10 * one.values[0]), rel=1e-5)
+
+
+def test_bandwidths_far_off_are_warned_of_with_the_median_kernel_value():
+    a, b, _ = planted_mixture(500, seed=8)
+    told = examine_bandwidths(a, b, (0.1, 1e4)).warnings(("clip", "dino"))
+    assert len(told) == 2
+    assert "small for column 'clip'" in told[0]
+    assert "large for column 'dino': the median kernel value is 1.000" in told[1]
+    assert examine_bandwidths(a, b, auto_bandwidths(a, b, ("a", "b")).values).warnings(("a", "b")) == []
+
+
+def test_a_column_of_identical_rows_has_no_bandwidth():
+    a, b, _ = planted_mixture(100, seed=9)
+    with pytest.raises(InputError, match="Column 'b'.*same vector.*--bandwidth"):
+        auto_bandwidths(a, np.ones_like(b), ("a", "b"))
