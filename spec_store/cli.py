@@ -140,6 +140,13 @@ def _compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Claim no mode on which two halves of the rows agree less (0 to 1).",
         ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "float64"]),
+            default="float32",
+            show_default=True,
+            help="float64 takes twice as long and tells nearly identical embeddings apart.",
+        ),
         click.option("--key", metavar="COLUMN", help="Names typical rows by this column, not by row id."),
         click.option("--prefix", help="Of the result columns. Default: spec_{first}_{second}."),
         click.option(

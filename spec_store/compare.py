@@ -279,7 +279,7 @@ def compare(
         state=state,
         bandwidths=bandwidths,
         map_error=error,
-        warnings=_warnings(pair, bandwidths, spectrum),
+        warnings=_warnings(pair, options, bandwidths, spectrum),
         seconds=seconds,
         progress=progress,
         location=location,
@@ -335,8 +335,15 @@ def _check_invalid(source: Source, state: CovarianceAccumulator, options: Compar
         )
 
 
-def _warnings(columns: tuple[str, str], bandwidths: Bandwidths | None, spectrum: Spectrum) -> list[str]:
+def _warnings(
+    columns: tuple[str, str], options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum
+) -> list[str]:
     told = bandwidths.warnings(columns) if bandwidths else []
+    if options.precision == "float32" and spectrum.spec_diff < 10 * spectrum.rounding:
+        told.append(
+            f"the embeddings hardly differ: float32 can't tell eigenvalues under {spectrum.rounding:.1g} from"
+            " rounding. Use --precision float64 for smaller ones."
+        )
     for column, coverage in zip(columns, spectrum.coverage, strict=True):
         if coverage < 0.5 and bandwidths:
             told.append(

@@ -55,6 +55,9 @@ class CompareOptions:
         Leave out rows with null, non-finite or zero vectors, in place of refusing.
     min_stability
         Modes on which the two halves of the rows agree less are not claimed as clusters.
+    precision
+        In which features and their products are computed. "float64" takes about twice as long, and tells
+        nearly identical embeddings apart.
     key
         A column whose values name the typical rows of clusters in the registry; None: the store's row key.
     prefix
@@ -81,6 +84,7 @@ class CompareOptions:
     where: str | None = None
     skip_invalid: bool = False
     min_stability: float = 0.5
+    precision: Literal["float32", "float64"] = "float32"
     key: str | None = None
     prefix: str | None = None
     sample_rows: int = 10_000
@@ -91,6 +95,7 @@ class CompareOptions:
         _one_of("kernel", self.kernel, get_args(Kernel))
         _one_of("features", self.features, get_args(Features))
         _one_of("landmarks", self.landmarks, get_args(Landmarks))
+        _one_of("precision", self.precision, ("float32", "float64"))
         _one_of("rotate", self.rotate, ("varimax", "none"))
         for name in ("modes", "sample_rows", "batch_rows"):
             _at_least_one(name, getattr(self, name))

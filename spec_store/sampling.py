@@ -94,7 +94,8 @@ def fit_maps(sample: Sample, options: CompareOptions) -> tuple[list[FeatureMap],
     a, b = sample.rows
     if options.kernel == "cosine":
         return [
-            CosineMap(c, x.shape[1], True, "float32") for c, x in zip(sample.columns, (a, b), strict=True)
+            CosineMap(c, x.shape[1], True, options.precision)
+            for c, x in zip(sample.columns, (a, b), strict=True)
         ], None
     pair = a[sample.pairwise], b[sample.pairwise]
     if options.bandwidth is None:
@@ -115,12 +116,19 @@ def _gaussian_map(
     if options.features != "nystroem":
         orthogonal = options.features == "orf"
         return RandomFourierMap(
-            column, width, options.normalize, "float32", sigma, options.n_features, options.seed, orthogonal
+            column,
+            width,
+            options.normalize,
+            options.precision,
+            sigma,
+            options.n_features,
+            options.seed,
+            orthogonal,
         )
     choose = kmeans_landmarks if options.landmarks == "kmeans" else uniform_landmarks
     z = choose(rows, options.n_features, seed=options.seed)
     origin = np.zeros(width) if options.normalize else rows.mean(axis=0)
-    return NystroemMap(column, width, options.normalize, "float32", sigma, z, origin)
+    return NystroemMap(*shared, z, origin)
 
 
 def sample_features(sample: Sample, maps: Sequence[FeatureMap]) -> NDArray[np.float64]:

@@ -36,7 +36,9 @@ _LARGEST_DENSE = 1500
 class SecondMoment:
     """Moments of whitened features: `matrix` C, shape (p, p); `mean` μ, shape (p,); both float64.
 
-    `sides` are the slices of the embeddings' features; `tolerance` is the relative size of rounding.
+    `sides` are the slices of the embeddings' features. `tolerance` is the float type's relative rounding,
+    `noise` the norm of the error it leaves in the matrix, and `relative_noise` the same before whitening and
+    relative to the largest eigenvalue.
     """
 
     n_rows: int
@@ -44,6 +46,8 @@ class SecondMoment:
     matrix: NDArray[np.float64]
     sides: tuple[slice, ...]
     tolerance: float
+    noise: float
+    relative_noise: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Spectrum:
         Mean |φ(x)|² of each embedding, in (0, 1]. For an exact map 1; else 1 - coverage bounds every
         error of that embedding's eigenvalues.
     rounding
-        Eigenvalues smaller than this can't be told from zero.
+        Eigenvalues smaller than this can't be told from zero, and are left out of `ends`.
     """
 
     n_rows: int
@@ -162,9 +166,33 @@ def second_moment(acc: CovarianceAccumulator, half: int | None = None) -> Second
     widths = [m.n_columns if t is None else t.shape[1] for m, t in zip(acc.maps, whitenings, strict=True)]
     ends = np.cumsum([0, *widths])
     sides = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
-    mean, matrix = _whiten(mean, matrix, acc.slices, whitenings)
     tolerance = float(max(np.finfo(m.dtype).eps for m in acc.maps))
-    return SecondMoment(n, mean, matrix, sides, tolerance)
+    noise, relative = _rounding_noise(matrix, whitenings, tolerance)
+    mean, matrix = _whiten(mean, matrix, acc.slices, whitenings)
+    return SecondMoment(n, mean, matrix, sides, tolerance, noise, relative)
+
+
+def _rounding_noise(
+    raw: NDArray[np.float64], whitenings: Sequence[NDArray[np.float64] | None], tolerance: float
+) -> tuple[float, float]:
+    """Norm of the error of the whitened moment, and the error of the raw one relative to its own norm.
+
+    Independent errors of P x P entries have a norm of √P times one; whitening amplifies it.
+    """
+    amplified = max((float(np.max(np.sum(t**2, axis=0))) for t in whitenings if t is not None), default=1.0)
+    error = tolerance * float(np.max(np.abs(raw), initial=0.0)) * float(np.sqrt(len(raw)))
+    at_least = float(np.sum(raw**2)) / max(float(np.trace(raw)), np.finfo(float).tiny)  # ≤ the spectral norm
+    return error * amplified, error / max(at_least, np.finfo(float).tiny)
+
+
+def _smallest_told(moment: SecondMoment, center: bool) -> float:
+    """The size of eigenvalue that rounding alone can make up.
+
+    Where the embeddings agree, D C is nearly nilpotent, and an error ε of C moves its eigenvalues by √ε: an
+    embedding against its rotation shows up to 1.7 l √ε, l the largest eigenvalue of C.
+    """
+    c = moment.matrix - np.outer(moment.mean, moment.mean) if center else moment.matrix
+    return moment.noise + 3 * float(np.linalg.norm(c)) * float(np.sqrt(moment.relative_noise))
 
 
 def _whiten(
@@ -214,15 +242,14 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
     moment = second_moment(acc)
     signs = _signs(moment, eta)
     factor = _factor(moment, center)
-    p = len(moment.mean)
-    rounding = (4 * moment.tolerance + p * np.finfo(float).eps) * float(np.trace(moment.matrix))
+    rounding = _smallest_told(moment, center)
     ends = [
         _modes(factor, moment, signs, values, vectors, center)
         for values, vectors in _leading(factor, signs, modes, rounding)
     ]
     shown = max(float(np.max(np.abs(e.eigenvalues), initial=0.0)) for e in ends)
     other = _radius(_factor(moment, not center), signs)
-    halves = _half_bases(acc, factor, eta, 2 * modes, center, rounding)
+    halves = _half_bases(acc, factor, eta, 2 * modes, center)
     return Spectrum(
         n_rows=acc.n_rows,
         eta=eta,
@@ -325,7 +352,6 @@ def _half_bases(
     eta: float,
     modes: int,
     center: bool,
-    rounding: float,
 ) -> tuple[_HalfBasis, ...]:
     """Each half's leading subspaces, none where a half is missing or too small to have any."""
     if acc.halves < 2 or min(acc.counts) < 2:
@@ -336,7 +362,7 @@ def _half_bases(
         factor = _factor(moment, center)
         signs = _signs(moment, eta)
         subspaces = []
-        for values, vectors in _leading(factor, signs, modes, rounding):
+        for values, vectors in _leading(factor, signs, modes, _smallest_told(moment, center)):
             w = signs[:, None] * (factor @ vectors) / values
             subspaces.append(scipy.linalg.orth(whole.T @ w))
         bases.append(_HalfBasis((subspaces[0], subspaces[1])))

@@ -56,15 +56,17 @@ def test_planted_groups_come_back_at_the_right_end_with_the_right_rows(unequal, 
         assert c.energy[1] > 1.5 * c.energy[0]
 
 
-def test_varimax_recovers_groups_of_equal_size_which_raw_eigenvectors_do_not():
-    a, b, groups = planted_mixture(6000, seed=1, orthogonal=True)
-    planted = groups < 8
-    scores = []
+def test_varimax_gives_each_of_many_equal_groups_one_cluster_which_raw_eigenvectors_do_not():
+    a, b, groups = planted_mixture(6000, seed=1, orthogonal=True, merged=8)
+    planted = groups < 16
+    single = []
     for rotate in ("varimax", "none"):
         clusters, scorer, batch = compared(a, b, rotate=rotate)
-        found = labels_of_end(clusters, scorer.relative(batch)[0], 1)
-        scores.append(adjusted_mutual_info_score(groups[planted] // 2, found[planted]))
-    assert scores[0] > 0.98 > scores[1] + 0.1
+        strong = [i for i, c in enumerate(clusters) if c.end == 1 and c.strength > 0.02]
+        member = scorer.relative(batch)[0][planted][:, strong] >= 0.5
+        single.append((member.sum(axis=1) == 1).mean())
+    assert single[0] > 0.85
+    assert single[1] < 0.3
 
 
 def test_varimax_finds_the_rotation_that_was_applied():
@@ -91,7 +93,7 @@ def test_a_nearly_identical_embedding_claims_no_cluster():
 
 
 def test_relative_membership_of_a_typical_member_is_about_one():
-    a, b, groups = planted_mixture(6000, seed=4)
+    a, b, _groups = planted_mixture(6000, seed=4)
     clusters, scorer, batch = compared(a, b)
     relative, _ = scorer.relative(batch)
     for i, c in enumerate(clusters[:8]):
@@ -156,5 +158,5 @@ def test_bandwidths_far_off_are_warned_of_with_the_median_kernel_value():
 
 def test_a_column_of_identical_rows_has_no_bandwidth():
     a, b, _ = planted_mixture(100, seed=9)
-    with pytest.raises(InputError, match="Column 'b'.*same vector.*--bandwidth"):
+    with pytest.raises(InputError, match=r"Column 'b'.*same vector.*--bandwidth"):
         auto_bandwidths(a, np.ones_like(b), ("a", "b"))

@@ -1,5 +1,7 @@
 """The laws of a mergeable statistic, as river states them, for the covariance accumulator."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -29,7 +31,7 @@ def state_of(*batches, maps=MAPS):
 
 
 def pieces(at):
-    return [BATCH.slice(i, j - i) for i, j in zip(at[:-1], at[1:], strict=True)]
+    return [BATCH.slice(i, j - i) for i, j in itertools.pairwise(at)]
 
 
 def merged(*states):

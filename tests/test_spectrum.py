@@ -181,7 +181,7 @@ def test_real_modes_are_stable_and_modes_of_noise_are_not():
     stability = [found.stability(end, modes) for end, modes in enumerate(found.ends)]
     assert stability[0][:3].min() > 0.95
     assert stability[1].max() < 0.6
-    assert all(0 <= s.min() and s.max() <= 1 + 1e-12 for s in stability)
+    assert all(s.min() >= 0 and s.max() <= 1 + 1e-12 for s in stability)
 
 
 def test_fewer_rows_than_modes_are_refused_with_both_numbers():

@@ -1,0 +1,112 @@
+"""Both passes against the machine's limit, in one run: pass 1 against bare BLAS, pass 2 against a bare read.
+
+python benchmarks/throughput.py --rows 200000 --db /tmp/bench
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lance
+import numpy as np
+from synthetic import table_at
+from threadpoolctl import threadpool_limits
+
+from spec_store.compare import compare
+from spec_store.connector import Annotation
+from spec_store.locate import open_table
+from spec_store.passes import accumulate, workers
+from spec_store.scoring import result_schema
+from spec_store.streaming import ordered_map
+
+WIDTHS = {"clip": 512, "dino": 768}
+BATCH = 4096
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def bare_blas(n_rows: int, widths: tuple[int, int]) -> Callable[[], None]:
+    """The products of pass 1 on resident batches; the faster of two threads and threaded BLAS."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((BATCH, p), dtype=np.float32) for p in widths)
+
+    def products(_: int) -> None:
+        np.matmul(a.T, a), np.matmul(a.T, b), np.matmul(b.T, b)
+
+    def in_threads(n: int) -> None:
+        with threadpool_limits(1, user_api="blas"):
+            for _ in ordered_map(products, range(n), workers=workers()):
+                pass
+
+    def in_blas(n: int) -> None:
+        for i in range(n):
+            products(i)
+
+    n = -(-n_rows // BATCH)
+    probe = max(n // 5, 8)
+    in_threads(2), in_blas(2)
+    chosen = in_threads if timed(lambda: in_threads(probe)) < timed(lambda: in_blas(probe)) else in_blas
+    return lambda: chosen(n)
+
+
+def bare_read(uri: str) -> None:
+    for _ in (
+        lance.dataset(uri)
+        .scanner(
+            columns=list(WIDTHS),
+            batch_size=BATCH,
+            batch_readahead=2,
+            fragment_readahead=1,
+            io_buffer_size=64 << 20,
+        )
+        .to_batches()
+    ):
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--db", type=Path, required=True)
+    parser.add_argument("--repeat", type=int, default=3)
+    args = parser.parse_args()
+    args.db.mkdir(exist_ok=True)
+    table = table_at(args.db, args.rows, WIDTHS)
+    for kernel, widths in (("cosine", (512, 768)), ("gaussian", (500, 500))):
+        run = compare(table, list(WIDTHS), db=str(args.db), kernel=kernel)
+        source = open_table(table, db=str(args.db)).source
+        blas = bare_blas(args.rows, widths)
+        silent = {"where": None, "batch_rows": BATCH, "progress": lambda rows: None}
+        annotation = Annotation(
+            result_schema("bench"),
+            run.columns,
+            run.scorer.compute,
+            "bench",
+            {"spec_store.run": "bench"},
+            batch_rows=BATCH,
+        )
+        times: dict[str, list[float]] = {"pass 1": [], "blas": [], "pass 2": [], "read": []}
+        for _ in range(args.repeat):
+            times["blas"].append(timed(blas))
+            times["pass 1"].append(timed(lambda: accumulate(source, run.scorer.maps, **silent)))
+            times["read"].append(timed(lambda: bare_read(f"{args.db}/{table}.lance")))
+            times["pass 2"].append(timed(lambda: source.annotate(annotation)))
+            source.undo(list(result_schema("bench").names))
+            source = open_table(table, db=str(args.db)).source
+        m = {name: statistics.median(t) for name, t in times.items()}
+        print(kernel, {name: f"{t:.2f} s" for name, t in m.items()})
+        print(
+            f"  pass 1 / bare BLAS {m['pass 1'] / m['blas']:.2f}   pass 2 / bare read {m['pass 2'] / m['read']:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
