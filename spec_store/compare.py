@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from . import runs
 from .bandwidth import Bandwidths
@@ -146,7 +147,7 @@ class Comparison:
             batch_rows=self.options.batch_rows,
             progress=lambda rows: self.progress("write", rows, self.n_rows + self.n_skipped),
         )
-        with self._stage("write"):
+        with self._stage("write"), threadpool_limits(1, user_api="blas"):  # rows are scored in threads
             self.published = self.source.annotate(annotation)
             self.warnings += self.published.notes
             self.tally = tally_columns(

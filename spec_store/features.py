@@ -71,8 +71,15 @@ class FeatureMap(ABC):
         """The number of raw columns."""
 
     @abstractmethod
-    def columns(self, vectors: Vectors, rows: NDArray[np.intp]) -> NDArray[Any]:
-        """Raw columns of the given rows, all usable: shape (len(rows), n_columns), `dtype`."""
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        """Raw columns of the given rows, all by default: shape (len(rows), n_columns), `dtype`.
+
+        What comes of a row that is not usable is arbitrary.
+        """
+
+    def project(self, vectors: Vectors, weights: NDArray[Any]) -> NDArray[Any]:
+        """``columns(vectors) @ weights`` for weights of shape (n_columns, k): (n, k), `dtype`."""
+        return np.asarray(self.columns(vectors) @ weights)
 
     def whitening(self) -> NDArray[np.float64] | None:
         """T, shape (n_columns, n_features), or None for the identity."""
@@ -104,21 +111,39 @@ class FeatureMap(ABC):
         if not vectors.usable.all():
             row = int(np.argmax(vectors.reason))
             raise InputError(f"Row {row} of {self.column!r} is not usable: not finite, or zero.")
-        raw = self.columns(vectors, np.arange(len(matrix))).astype(np.float64)
+        raw = self.columns(vectors).astype(np.float64)
         t = self.whitening()
         return raw if t is None else raw @ t
 
 
-def _rows(vectors: Vectors, rows: NDArray[np.intp], normalize: bool, dtype: str) -> NDArray[Any]:
-    """The chosen rows as a fresh matrix of `dtype`, scaled to unit length where asked."""
-    x = np.take(vectors.matrix, rows, axis=0).astype(dtype, copy=False)
-    if normalize:
-        x *= _inverse_norms(vectors, rows, dtype)[:, None]
-    return x
+# A chunk of rows that is gathered, then scaled, while it is in the cache.
+_CHUNK_ROWS = 256
 
 
-def _inverse_norms(vectors: Vectors, rows: NDArray[np.intp], dtype: str) -> NDArray[Any]:
-    return (1.0 / np.sqrt(vectors.sq_norms[rows])).astype(dtype)
+def _rows(vectors: Vectors, rows: NDArray[np.intp] | None, normalize: bool, dtype: str) -> NDArray[Any]:
+    """The chosen rows as a matrix of `dtype`, scaled to unit length where asked."""
+    if rows is None:
+        x = vectors.matrix.astype(dtype, copy=False)
+        return x * _inverse_norms(vectors, dtype)[:, None] if normalize else x
+    scale = _inverse_norms(vectors, dtype)[rows, None] if normalize else None
+    out = np.empty((len(rows), vectors.matrix.shape[1]), dtype)
+    same = vectors.matrix.dtype == out.dtype
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        if same:
+            np.take(vectors.matrix, rows[chunk], axis=0, out=out[chunk], mode="clip")
+        else:
+            out[chunk] = vectors.matrix[rows[chunk]]
+        if scale is not None:
+            out[chunk] *= scale[chunk]
+    return out
+
+
+def _inverse_norms(vectors: Vectors, dtype: str) -> NDArray[Any]:
+    """1/|x| of each row; 0 where the row has no usable length."""
+    usable = vectors.usable & (vectors.sq_norms > 0)
+    norms = np.sqrt(vectors.sq_norms, where=usable, out=np.ones(len(usable)))
+    return np.where(usable, 1 / norms, 0.0).astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +156,13 @@ class CosineMap(FeatureMap):
     def n_columns(self) -> int:
         return self.width
 
-    def columns(self, vectors: Vectors, rows: NDArray[np.intp]) -> NDArray[Any]:
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
         return _rows(vectors, rows, True, self.dtype)
+
+    def project(self, vectors: Vectors, weights: NDArray[Any]) -> NDArray[Any]:
+        scores: NDArray[Any] = vectors.matrix.astype(self.dtype, copy=False) @ weights
+        scores *= _inverse_norms(vectors, self.dtype)[:, None]  # k columns in place of d
+        return scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +189,10 @@ class RandomFourierMap(FeatureMap):
     def n_columns(self) -> int:
         return 2 * self.n_frequencies
 
-    def columns(self, vectors: Vectors, rows: NDArray[np.intp]) -> NDArray[Any]:
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
         frequencies: NDArray[Any] = self._frequencies  # type: ignore[attr-defined]  # set in __post_init__
         angles = _rows(vectors, rows, self.normalize, self.dtype) @ frequencies.T
-        out = np.empty((len(rows), self.n_columns), self.dtype)
+        out = np.empty((len(angles), self.n_columns), self.dtype)
         np.cos(angles, out=out[:, : self.n_frequencies])
         np.sin(angles, out=out[:, self.n_frequencies :])
         out *= self.n_frequencies**-0.5
@@ -201,18 +231,20 @@ class NystroemMap(FeatureMap):
     def n_columns(self) -> int:
         return len(self.landmarks)
 
-    def columns(self, vectors: Vectors, rows: NDArray[np.intp]) -> NDArray[Any]:
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
         centres: NDArray[Any] = self._centres  # type: ignore[attr-defined]  # set in __post_init__
         half_sq: NDArray[Any] = self._half_sq  # type: ignore[attr-defined]  # set in __post_init__
-        x = _rows(vectors, rows, self.normalize, self.dtype)
+        x = _rows(vectors, rows, False, self.dtype)
         if self.normalize:
-            own: Any = x.dtype.type(0.5)
+            inverse = _inverse_norms(vectors, self.dtype)[:, None]
+            k: NDArray[Any] = x @ centres.T
+            k *= inverse if rows is None else inverse[rows]
+            k -= half_sq + x.dtype.type(0.5)
         else:
-            x -= self.origin.astype(self.dtype)
-            own = 0.5 * np.einsum("ij,ij->i", x, x)[:, None]
-        k: NDArray[Any] = x @ centres.T
-        k -= half_sq
-        k -= own
+            x = x - self.origin.astype(self.dtype)
+            k = x @ centres.T
+            k -= half_sq
+            k -= 0.5 * np.einsum("ij,ij->i", x, x)[:, None]
         k *= self.bandwidth**-2
         np.exp(k, out=k)
         return k

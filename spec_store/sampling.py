@@ -112,22 +112,12 @@ def fit_maps(sample: Sample, options: CompareOptions) -> tuple[list[FeatureMap],
 def _gaussian_map(
     column: str, rows: NDArray[np.float64], sigma: float, options: CompareOptions
 ) -> FeatureMap:
-    width = rows.shape[1]
+    shared = (column, rows.shape[1], options.normalize, options.precision, sigma)
     if options.features != "nystroem":
-        orthogonal = options.features == "orf"
-        return RandomFourierMap(
-            column,
-            width,
-            options.normalize,
-            options.precision,
-            sigma,
-            options.n_features,
-            options.seed,
-            orthogonal,
-        )
+        return RandomFourierMap(*shared, options.n_features, options.seed, options.features == "orf")
     choose = kmeans_landmarks if options.landmarks == "kmeans" else uniform_landmarks
     z = choose(rows, options.n_features, seed=options.seed)
-    origin = np.zeros(width) if options.normalize else rows.mean(axis=0)
+    origin = np.zeros(rows.shape[1]) if options.normalize else rows.mean(axis=0)
     return NystroemMap(*shared, z, origin)
 
 

@@ -76,12 +76,14 @@ class Scorer:
             for m in self.maps
         ]
         usable = np.logical_and.reduce([v.usable for v in vectors])
-        rows = np.flatnonzero(usable)
-        out = np.zeros((len(batch), len(self.clusters)), np.float32)
-        for m, v, (numbers, w, offset) in zip(self.maps, vectors, self._weights, strict=True):
-            if len(numbers):
-                t = m.columns(v, rows) @ w - offset
-                out[np.ix_(rows, numbers)] = np.maximum(t, 0)
+        out = np.empty((len(batch), len(self.clusters)), np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # rows that are not usable may hold anything
+            for m, v, (numbers, w, offset) in zip(self.maps, vectors, self._weights, strict=True):
+                if len(numbers):
+                    t = m.project(v, w)
+                    t -= offset
+                    out[:, numbers] = np.maximum(t, 0, out=t)
+        out[~usable] = 0
         return out, usable
 
     def compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:

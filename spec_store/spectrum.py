@@ -27,9 +27,10 @@ from .errors import InputError
 
 __all__ = ["Modes", "SecondMoment", "Spectrum", "linear_cka", "second_moment", "solve"]
 
-# Up to this size a full dense decomposition is faster than iterating; above it the factor comes from a
-# pivoted Cholesky, and only the leading modes are computed.
+# Above this size the factor comes from a pivoted Cholesky: a third of the work of an eigendecomposition.
 _LARGEST_DENSE = 1500
+# Above this size only the leading modes are computed, by iteration.
+_LARGEST_FULL = 150
 
 
 @dataclass(frozen=True)
@@ -241,14 +242,14 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
         )
     moment = second_moment(acc)
     signs = _signs(moment, eta)
-    factor = _factor(moment, center)
+    centred = _factor(moment)
+    plain = _uncentred(centred, moment)
+    factor = centred if center else plain
     rounding = _smallest_told(moment, center)
     ends = [
         _modes(factor, moment, signs, values, vectors, center)
         for values, vectors in _leading(factor, signs, modes, rounding)
     ]
-    shown = max(float(np.max(np.abs(e.eigenvalues), initial=0.0)) for e in ends)
-    other = _radius(_factor(moment, not center), signs)
     halves = _half_bases(acc, factor, eta, 2 * modes, center)
     return Spectrum(
         n_rows=acc.n_rows,
@@ -256,8 +257,8 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
         centered=center,
         sides=moment.sides,
         ends=(ends[0], ends[1]),
-        spec_diff=other if center else shown,
-        spec_diff_centered=shown if center else other,
+        spec_diff=_radius(plain, signs),
+        spec_diff_centered=_radius(centred, signs),
         cka=linear_cka(moment),
         coverage=tuple(float(np.trace(moment.matrix[s, s])) for s in moment.sides),  # type: ignore[arg-type]
         rounding=rounding,
@@ -279,9 +280,9 @@ def _signs(moment: SecondMoment, eta: float) -> NDArray[np.float64]:
     return signs
 
 
-def _factor(moment: SecondMoment, center: bool) -> NDArray[np.float64]:
-    """F with C = F Fᵀ up to rounding, or C - μμᵀ where centred; shape (p, q), q its numerical rank."""
-    c = moment.matrix - np.outer(moment.mean, moment.mean) if center else moment.matrix
+def _factor(moment: SecondMoment) -> NDArray[np.float64]:
+    """F with C - μμᵀ = F Fᵀ up to rounding, shape (p, q), q the numerical rank."""
+    c = moment.matrix - np.outer(moment.mean, moment.mean)
     if len(c) <= _LARGEST_DENSE:
         values, vectors = scipy.linalg.eigh(c)
         keep = values > max(values[-1], 0.0) * moment.tolerance
@@ -291,6 +292,11 @@ def _factor(moment: SecondMoment, center: bool) -> NDArray[np.float64]:
     f = np.zeros((len(c), rank))
     f[pivots - 1] = np.tril(packed)[:, :rank]
     return f
+
+
+def _uncentred(centred: NDArray[np.float64], moment: SecondMoment) -> NDArray[np.float64]:
+    """A factor of C, from one of C - μμᵀ."""
+    return np.column_stack([centred, moment.mean])
 
 
 def _leading(
@@ -311,16 +317,24 @@ def _eigenpairs(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """At least the `modes` largest and smallest eigenpairs of Fᵀ D F, ascending."""
     q = factor.shape[1]
+    if q == 0:
+        return np.zeros(0), np.zeros((0, 0))
+    operator: NDArray[np.float64] | LinearOperator
     if q <= max(_LARGEST_DENSE, 4 * modes):
-        m = factor.T @ (signs[:, None] * factor)
-        values, vectors = scipy.linalg.eigh((m + m.T) / 2) if q else (np.zeros(0), np.zeros((0, 0)))
-        return values, vectors
-    operator = LinearOperator(
-        (q, q), matvec=lambda v: factor.T @ (signs * (factor @ v.ravel())), dtype=np.float64
-    )
+        operator = factor.T @ (signs[:, None] * factor)
+        operator = (operator + operator.T) / 2
+        if q <= max(_LARGEST_FULL, 4 * modes):
+            values, vectors = scipy.linalg.eigh(operator)
+            return values, vectors
+    else:
+        operator = LinearOperator(
+            (q, q), matvec=lambda v: factor.T @ (signs * (factor @ v.ravel())), dtype=np.float64
+        )
     start = np.random.default_rng(0).standard_normal(q)
-    values, vectors = eigsh(operator, k=2 * modes, which="BE", v0=start)
-    return values, vectors
+    k = 2 * modes
+    values, vectors = eigsh(operator, k=k, which="BE", v0=start, ncv=min(q, max(3 * k, 40)))
+    order = np.argsort(values)
+    return values[order], vectors[:, order]
 
 
 def _modes(
@@ -359,7 +373,9 @@ def _half_bases(
     bases = []
     for half in range(2):
         moment = second_moment(acc, half)
-        factor = _factor(moment, center)
+        factor = _factor(moment)
+        if not center:
+            factor = _uncentred(factor, moment)
         signs = _signs(moment, eta)
         subspaces = []
         for values, vectors in _leading(factor, signs, modes, _smallest_told(moment, center)):

@@ -139,8 +139,10 @@ def test_the_iterative_solver_agrees_with_the_full_one(monkeypatch, center):
         RandomFourierMap("a", 60, True, "float64", 0.9, 60, 0, False),
         RandomFourierMap("b", 70, True, "float64", 0.9, 60, 0, False),
     ]
+    monkeypatch.setattr(spectrum_module, "_LARGEST_FULL", 500)
     full = solve(state(maps, a, b), modes=6, center=center)
     monkeypatch.setattr(spectrum_module, "_LARGEST_DENSE", 50)
+    monkeypatch.setattr(spectrum_module, "_LARGEST_FULL", 50)
     leading = solve(state(maps, a, b), modes=6, center=center)
     features = all_features(maps, a, b)
     for end in (0, 1):

@@ -75,8 +75,7 @@ class _Run:
         """Stage what is missing on the latest version and commit, until a commit wins."""
         last: OSError | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            current = latest(self.dataset)
-            self._stage_missing(current)
+            current = self._staged_version()
             try:
                 with _tagged(current, self.annotation.token):
                     new = self._commit(current)
@@ -108,7 +107,16 @@ class _Run:
             names = self.annotation.schema.names
             retried(lambda: latest(self.dataset).drop_columns(names), f"removing columns of {self.name}")
 
-    def _stage_missing(self, current: lance.LanceDataset) -> None:
+    def _staged_version(self) -> lance.LanceDataset:
+        """The newest version, all of it staged: staging takes long, and rows may come meanwhile."""
+        for _ in range(MOST_ATTEMPTS):
+            current = latest(self.dataset)
+            if not self._stage_missing(current):
+                break
+        return current
+
+    def _stage_missing(self, current: lance.LanceDataset) -> bool:
+        """Stage what is new or has changed; whether anything was."""
         fragments = {f.fragment_id: f for f in current.get_fragments()}
         for fragment_id, staged in list(self.ledger.staged.items()):
             fits = fragment_id in fragments and _fits(
@@ -116,9 +124,10 @@ class _Run:
             )
             if not fits:
                 delete_staged(current, self.ledger.discard(fragment_id).path)
-        for fragment_id, fragment in fragments.items():
-            if fragment_id not in self.ledger.staged:
-                self.ledger.add(stage(current, fragment, self.annotation))
+        missing = [f for fragment_id, f in fragments.items() if fragment_id not in self.ledger.staged]
+        for fragment in missing:
+            self.ledger.add(stage(current, fragment, self.annotation))
+        return bool(missing)
 
     def _commit(self, current: lance.LanceDataset) -> lance.LanceDataset | None:
         """Columns, then values; None where the columns' commit brought in rows that are not staged yet."""

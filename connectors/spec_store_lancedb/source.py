@@ -13,7 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spec_store.connector import Annotation, Partition, Published, Source, find_field
-from spec_store.errors import ColumnClashError, FilterError, InputError, UnsupportedError
+from spec_store.errors import (
+    ColumnClashError,
+    ColumnNotFoundError,
+    FilterError,
+    InputError,
+    UnsupportedError,
+    did_you_mean,
+)
 
 from .annotate import MARKER, annotate, drop_annotations
 from .dataset import latest, retried, scan
@@ -118,11 +125,15 @@ class LanceSource(Source):
 
     def create_index(self, column: str) -> None:
         """A BITMAP index over the latest version, replacing one that there is."""
-        find_field(self, column)
-        retried(
-            lambda: latest(self._dataset).create_scalar_index(column, "BITMAP", replace=True),
-            f"indexing {column!r} of {self.describe()}",
-        )
+
+        def create() -> None:
+            newest = latest(self._dataset)
+            if column not in newest.schema.names:
+                known = did_you_mean(column, newest.schema.names)
+                raise ColumnNotFoundError(f"No column {column!r} in {self.describe()}. {known}")
+            newest.create_scalar_index(column, "BITMAP", replace=True)
+
+        retried(create, f"indexing {column!r} of {self.describe()}")
 
     def _fragment(self, partition: Partition) -> lance.LanceFragment:
         fragment = self._dataset.get_fragment(int(partition.id))
