@@ -171,17 +171,15 @@ class _Run:
                 f"While {self.name} was read, another writer added {', '.join(foreign)}. Nothing was"
                 " published. Give another --prefix."
             )
-        stale = [n for n in held if current.schema.field(n).type != wanted.field(n).type]
-        if stale:
-            current.drop_columns(stale)
+        if held == wanted.names and all(current.schema.field(n).type == wanted.field(n).type for n in held):
+            return current
+        if held:  # an incomplete set: one file can't replace part of what another holds
+            current.drop_columns(held)
             current = latest(current)
-        missing = [f for f in wanted if f.name not in current.schema.names]
-        if missing:
-            marks = {k.encode(): v.encode() for k, v in self.annotation.metadata.items()}
-            current.add_columns(pa.schema([f.with_nullable(True).with_metadata(marks) for f in missing]))
-            self.added_columns = len(missing) == len(wanted)
-            current = latest(current)
-        return current
+        marks = {k.encode(): v.encode() for k, v in self.annotation.metadata.items()}
+        current.add_columns(pa.schema([f.with_nullable(True).with_metadata(marks) for f in wanted]))
+        self.added_columns = True
+        return latest(current)
 
     def _published(self, new: lance.LanceDataset, attempts: int) -> Published:
         names = tuple(self.annotation.schema.names)
