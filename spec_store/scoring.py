@@ -43,18 +43,22 @@ class Scorer:
     maps: Sequence[FeatureMap]
     clusters: Sequence[Cluster]
     prefix: str
-    _weights: list[tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
+    _weights: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        per_end = []
-        for end, m in enumerate(self.maps):
-            numbers = np.array([i for i, c in enumerate(self.clusters) if c.end == end], np.intp)
-            chosen = [self.clusters[i] for i in numbers]
-            n_features = m.n_columns if (t := m.whitening()) is None else t.shape[1]
-            w = np.stack([c.weights for c in chosen], axis=1) if chosen else np.zeros((n_features, 0))
-            w = w if t is None else t @ w
-            per_end.append((numbers, w.astype(m.dtype), np.array([c.offset for c in chosen]).astype(m.dtype)))
-        object.__setattr__(self, "_weights", per_end)
+        whitenings = [m.whitening() for m in self.maps]
+        widths = [
+            m.n_columns if t is None else t.shape[1] for m, t in zip(self.maps, whitenings, strict=True)
+        ]
+        weights = np.zeros((sum(widths), 0))
+        if self.clusters:
+            weights = np.stack([c.weights for c in self.clusters], axis=1)
+        per_map = []
+        for i, (m, t) in enumerate(zip(self.maps, whitenings, strict=True)):
+            w = weights[sum(widths[:i]) : sum(widths[: i + 1])]
+            offsets = np.array([c.offsets[i] for c in self.clusters])
+            per_map.append(((w if t is None else t @ w).astype(m.dtype), offsets.astype(m.dtype)))
+        object.__setattr__(self, "_weights", per_map)
 
     @property
     def schema(self) -> pa.Schema:
@@ -65,31 +69,31 @@ class Scorer:
     def token(self) -> str:
         """Equal for scorers that give equal results for equal rows."""
         h = hashlib.blake2b(self.prefix.encode(), digest_size=12)
-        for m, (numbers, w, offset) in zip(self.maps, self._weights, strict=True):
-            h.update(m.digest.encode() + numbers.tobytes() + w.tobytes() + offset.tobytes())
+        for m, (w, offset) in zip(self.maps, self._weights, strict=True):
+            h.update(m.digest.encode() + w.tobytes() + offset.tobytes())
+        for c in self.clusters:
+            h.update(repr((c.end, c.held_scale, c.score_scale, c.contribution)).encode())
         return h.hexdigest()
 
-    def relative(self, batch: pa.RecordBatch) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Relative memberships, shape (n, K), rows of zeros where unusable; and who is usable, (n,)."""
+    def membership(self, batch: pa.RecordBatch) -> tuple[Membership, NDArray[np.bool_]]:
+        """Membership of each row, zero where it is not usable; and which rows are usable, shape (n,)."""
         vectors = [
             decode(m.column, batch.column(m.column), m.width, directions=m.normalize, keys=batch.column(0))
             for m in self.maps
         ]
         usable = np.logical_and.reduce([v.usable for v in vectors])
-        out = np.empty((len(batch), len(self.clusters)), np.float32)
+        parts = []
         with np.errstate(invalid="ignore", over="ignore"):  # rows that are not usable may hold anything
-            for m, v, (numbers, w, offset) in zip(self.maps, vectors, self._weights, strict=True):
-                if len(numbers):
-                    t = m.project(v, w)
-                    t -= offset
-                    out[:, numbers] = np.maximum(t, 0, out=t)
-        out[~usable] = 0
-        return out, usable
+            for m, v, (w, offset) in zip(self.maps, vectors, self._weights, strict=True):
+                part = m.project(v, w)
+                part -= offset
+                part[~usable] = 0
+                parts.append(part)
+        return membership(parts[0], parts[1], self.clusters), usable
 
     def compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The result columns of a batch that holds the key first, then the embeddings."""
-        relative, usable = self.relative(batch)
-        return self._columns(membership(relative, self.clusters), usable)
+        return self._columns(*self.membership(batch))
 
     def _columns(self, found: Membership, usable: NDArray[np.bool_]) -> pa.RecordBatch:
         n, k = found.relative.shape

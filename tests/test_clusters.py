@@ -5,7 +5,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from planted import batch_of, planted_mixture
 from spec_store.bandwidth import auto_bandwidths, examine_bandwidths
-from spec_store.clusters import find_clusters, membership, varimax
+from spec_store.clusters import Membership, find_clusters, varimax
 from spec_store.covariance import CovarianceAccumulator
 from spec_store.errors import InputError
 from spec_store.options import CompareOptions
@@ -33,11 +33,10 @@ def compared(a, b, **fields):
     return clusters, Scorer(maps, clusters, "p"), batch
 
 
-def labels_of_end(clusters, relative, end):
+def labels_of_end(clusters, found, end):
     """Each row's strongest cluster of one end, -1 for none."""
     numbers = [i for i, c in enumerate(clusters) if c.end == end]
-    found = membership(relative[:, numbers], [clusters[i] for i in numbers])
-    order, n_member = found.ranked()
+    order, n_member = Membership(found.relative[:, numbers], found.contribution[:, numbers]).ranked()
     return np.where(n_member > 0, order[:, 0], -1)
 
 
@@ -46,11 +45,11 @@ def labels_of_end(clusters, relative, end):
 def test_planted_groups_come_back_at_the_right_end_with_the_right_rows(unequal, kernel):
     a, b, groups = planted_mixture(8000, unequal=unequal, seed=3)
     clusters, scorer, batch = compared(a, b, kernel=kernel)
-    relative, _ = scorer.relative(batch)
+    found, _ = scorer.membership(batch)
     planted = groups < 8
     for end, truth in enumerate([groups, groups // 2]):
-        found = labels_of_end(clusters, relative, end)
-        assert adjusted_mutual_info_score(truth[planted], found[planted]) > 0.95
+        labels = labels_of_end(clusters, found, end)
+        assert adjusted_mutual_info_score(truth[planted], labels[planted]) > 0.95
     merged_by_b = [c for c in clusters if c.end == 1][:4]
     for c in merged_by_b:  # b holds these together, at an energy that a does not have
         assert c.energy[1] > 1.5 * c.energy[0]
@@ -63,7 +62,7 @@ def test_varimax_gives_each_of_many_equal_groups_one_cluster_which_raw_eigenvect
     for rotate in ("varimax", "none"):
         clusters, scorer, batch = compared(a, b, rotate=rotate)
         strong = [i for i, c in enumerate(clusters) if c.end == 1 and c.strength > 0.02]
-        member = scorer.relative(batch)[0][planted][:, strong] >= 0.5
+        member = scorer.membership(batch)[0].member[planted][:, strong]
         single.append((member.sum(axis=1) == 1).mean())
     assert single[0] > 0.85
     assert single[1] < 0.3
@@ -95,7 +94,7 @@ def test_a_nearly_identical_embedding_claims_no_cluster():
 def test_relative_membership_of_a_typical_member_is_about_one():
     a, b, _groups = planted_mixture(6000, seed=4)
     clusters, scorer, batch = compared(a, b)
-    relative, _ = scorer.relative(batch)
+    relative = scorer.membership(batch)[0].relative
     for i, c in enumerate(clusters[:8]):
         members = relative[relative[:, i] >= 0.5, i]
         assert 0.8 < np.median(members) < 1.2, c

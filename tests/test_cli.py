@@ -1,0 +1,224 @@
+"""The real command, in a process of its own: what it prints, where, and with which exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lance
+import pyarrow.parquet as pq
+import pytest
+
+from lance_tables import leftovers
+
+COMMAND = [str(Path(sys.executable).with_name("spec-store"))]
+SMALL = ["--dim", "60", "--sample-rows", "1500"]
+
+
+def run(*arguments, db=None, code=0, cwd=None):
+    environment = {**os.environ, **({"SPEC_STORE_DB": db} if db else {})}
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory, planted_table):
+    """A database on which `compare` has run."""
+    import lancedb
+
+    folder = tmp_path_factory.mktemp("annotated")
+    lancedb.connect(folder).create_table("images", planted_table)
+    run(
+        "compare",
+        "--table",
+        "images",
+        "--cols",
+        "clip,dino",
+        "--key",
+        "id",
+        "--index",
+        *SMALL,
+        db=str(folder),
+    )
+    return str(folder)
+
+
+def test_compare_prints_results_on_stdout_and_nothing_on_stderr(db):
+    done = run("compare", "--table", "images", "--cols", "clip, dino", *SMALL, db=db)
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "clip against dino: 2,000 rows of table images"
+    assert lines[1].startswith("SPEC-diff 0.")
+    assert "cluster  held by  strength  in clip" in done.stdout
+    assert "Next: spec-store clusters --table images" in lines[-1]
+
+
+def test_compare_json_is_one_object_with_the_documented_keys(db):
+    found = json.loads(
+        run("compare", "--table", "images", "--cols", "clip,dino", "--json", *SMALL, db=db).stdout
+    )
+    expected = """run_id table columns n_rows n_skipped kernel features bandwidth coverage map_error spec_diff
+        spec_diff_centered cka eigenvalues clusters seconds written warnings"""
+    assert list(found) == expected.split()
+    assert set(found["bandwidth"]) == set(found["coverage"]) == set(found["eigenvalues"]) == {"clip", "dino"}
+    keys = ["cluster", "side", "strength", "energy", "size", "stability", "where"]
+    assert list(found["clusters"][0]) == keys
+    assert set(found["seconds"]) == {"sample", "covariance", "solve", "write"}
+    counted = run(
+        "query", "--table", "images", "--where", found["clusters"][0]["where"], "--format", "json", db=db
+    )
+    assert len(counted.stdout.splitlines()) == found["clusters"][0]["size"]
+
+
+def test_dry_run_prints_the_same_clusters_and_writes_nothing(db):
+    version = lance.dataset(f"{db}/images.lance").version
+    done = run("compare", "--table", "images", "--cols", "clip,dino", "--dry-run", "--json", *SMALL, db=db)
+    found = json.loads(done.stdout)
+    assert found["written"] == []
+    assert found["clusters"][0]["size"] > 0
+    assert lance.dataset(f"{db}/images.lance").version == version
+    assert not Path(db, "spec_store_runs.lance").exists()
+
+
+def test_clusters_and_runs_tell_what_was_found(annotated):
+    done = run("clusters", "--table", "images", "--by", "label", db=annotated)
+    assert "over-represented" in done.stdout
+    assert "group" in done.stdout
+    assert "typical rows" in run("clusters", "--table", "images", db=annotated).stdout
+    found = json.loads(run("clusters", "--table", "images", "--json", db=annotated).stdout)
+    assert len(found["clusters"][0]["top_rows"]) == 10
+    assert int(found["clusters"][0]["top_rows"][0]) >= 1000
+    runs = json.loads(run("runs", "--json", db=annotated).stdout)
+    assert runs[0]["run_id"] == found["run_id"]
+    assert "spec_clip_dino" in run("runs", db=annotated).stdout
+
+
+def test_query_writes_every_format(annotated, tmp_path):
+    where = "spec_clip_dino_cluster = 0 AND spec_clip_dino_score > 0.8"
+    table = run("query", "--table", "images", "--where", where, "--limit", "3", db=annotated).stdout
+    assert len(table.splitlines()) == 4
+    csv = run(
+        "query",
+        "--table",
+        "images",
+        "--where",
+        where,
+        "--format",
+        "csv",
+        "--select",
+        "id,label",
+        db=annotated,
+    )
+    assert csv.stdout.splitlines()[0] == "id,label"
+    target = tmp_path / "rows.parquet"
+    run("query", "--table", "images", "--where", where, "--format", "parquet", "-o", target, db=annotated)
+    assert pq.read_table(target).num_rows == len(csv.stdout.splitlines()) - 1
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+def test_a_table_of_rows_is_cut_at_twenty_and_says_so(annotated):
+    done = run("query", "--table", "images", db=annotated)
+    assert len(done.stdout.splitlines()) == 21
+    assert "The first 20 rows; --limit shows more." in done.stderr
+
+
+def test_index_covers_the_cluster_column(annotated):
+    indices = lance.dataset(f"{annotated}/images.lance").describe_indices()
+    assert [i.field_names for i in indices] == [["spec_clip_dino_cluster"]]
+
+
+def test_undo_removes_the_columns(db):
+    run("compare", "--table", "images", "--cols", "clip,dino", *SMALL, db=db)
+    assert (
+        "Removed spec_clip_dino_cluster"
+        in run("undo", "--table", "images", "--prefix", "spec_clip_dino", db=db).stdout
+    )
+    assert "spec_clip_dino_cluster" not in lance.dataset(f"{db}/images.lance").schema.names
+
+
+def test_connectors_lists_name_package_version_and_capabilities():
+    done = run("connectors")
+    (line,) = [x for x in done.stdout.splitlines() if x.startswith("lancedb")]
+    assert "spec-store" in line
+    assert "annotate" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "--table", "image", "--cols", "clip,dino"], "No table 'image' in database"),
+        (["compare", "--table", "images", "--cols", "clip,dyno"], "Did you mean 'dino'?"),
+        (["compare", "--table", "images", "--cols", "clip"], "Two embedding columns"),
+        (["compare", "--table", "images", "--cols", "clip,dino", "--bandwidth", "0,1"], "bandwidth is 0.0"),
+        (["query", "--table", "images", "--where", "id <"], "The filter 'id <' can't be used"),
+        (["query", "--table", "images", "--select", "labl"], "Did you mean 'label'?"),
+        (["clusters", "--table", "images"], "Run spec-store compare first"),
+        (["runs"], "Run spec-store compare first"),
+        (["undo", "--table", "images", "--prefix", "x"], "has no result columns with prefix 'x'"),
+        (["runs", "--db", "nowhere"], "nowhere"),
+    ],
+)
+def test_failures_exit_with_1_and_one_line_on_stderr(db, arguments, said):
+    done = run(*arguments, db=db, code=1)
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "--table", "images"],
+        ["compare", "--table", "images", "--cols", "a,b", "--kernel", "laplace"],
+        ["compare", "--table", "images", "--cols", "a,b", "--bandwidth", "wide"],
+        ["query", "--table", "images", "--format", "parquet"],
+        ["nosuch"],
+    ],
+)
+def test_usage_errors_exit_with_2(db, arguments):
+    assert "Usage:" in run(*arguments, db=db, code=2).stderr
+
+
+def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
+    before = lance.dataset(f"{db}/images.lance").version
+    environment = {**os.environ, "SPEC_STORE_DB": db}
+    command = [*COMMAND, "compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "1", *SMALL]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    while not list(Path(db).glob("images.lance/_spec_store/*.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Interrupted. The table is as it was before." in said
+    assert lance.dataset(f"{db}/images.lance").version == before
+    assert leftovers(db) == (set(), [], [])
+
+
+def test_the_demo_makes_a_table_and_the_three_commands_make_sense_of_it(tmp_path):
+    db = str(tmp_path)
+    assert "1,797 images" in run("demo", db=db).stdout
+    run("compare", "--table", "images", "--cols", "pixels,hog", db=db)
+    found = run("clusters", "--table", "images", "--by", "label", db=db).stdout.splitlines()
+    assert "0 100%" in found[2]
+    assert run("query", "--table", "images", "--where", "spec_pixels_hog_cluster = 0", db=db).stdout
+    assert "Table 'images' exists" in run("demo", db=db, code=1).stderr
+
+
+def test_help_of_every_command_says_what_it_does():
+    listed = run("--help").stdout
+    for name in ("compare", "clusters", "query", "runs", "undo", "connectors", "demo"):
+        assert name in listed
+        assert len(run(name, "--help").stdout.splitlines()) > 4
