@@ -160,12 +160,12 @@ class ProgressLines:
         now = time.monotonic()
         began = self._began.setdefault(stage, now)
         done = self._done[stage] = self._done.get(stage, 0) + rows
-        speed = f"{done / (now - began):,.0f} rows/s" if now > began else ""
+        speed = f"{done / max(now - began, 1e-3):,.0f} rows/s"
         if self._bars is not None:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, speed="")
             self._bars.update(self._tasks[stage], completed=min(done, total), speed=speed)
-        elif now - self._last >= _SECONDS_BETWEEN_LINES:
+        elif now - max(self._last, began) >= _SECONDS_BETWEEN_LINES:
             self._last = now
             left = f", about {(total - done) * (now - began) / done:.0f} s left" if done < total else ""
             self._stream.write(f"{stage}: {min(done, total):,} of {total:,} rows, {speed}{left}\n")

@@ -1,0 +1,80 @@
+"""What README says is what the software does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import spec_store
+from spec_store.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands_in(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("spec-store ")]
+    return [shlex.split(line.split("   #")[0]) for line in lines]
+
+
+def test_readme_shows_the_three_commands():
+    assert [c[1] for c in commands_in(README)] == ["compare", "clusters", "query"]
+
+
+@pytest.mark.parametrize("words", commands_in(README), ids=lambda w: w[1])
+def test_every_command_in_readme_parses(words):
+    command = main.commands[words[1]]
+    command.make_context(words[1], list(words[2:]))
+
+
+def test_readme_python_runs_on_the_demo_table(tmp_path, monkeypatch):
+    from spec_store.demo import create_demo
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo-db").mkdir()
+    create_demo(db="demo-db")
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert set(names["rows"]["label"].to_pylist()) == {"0"}
+
+
+def test_readme_names_every_command_and_result_column():
+    for name in main.commands:
+        assert name in README, name
+    for column in ("cluster", "clusters", "side", "score", "scores"):
+        assert f"`spec_pixels_hog_{column}`" in README
+
+
+def test_every_command_and_option_says_what_it_does():
+    for name, command in main.commands.items():
+        assert command.help, name
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name != "kernel":
+                assert option.help, f"{name} {option.opts}"
+
+
+def test_compare_options_and_the_command_line_agree():
+    import dataclasses
+
+    offered = {p.name for p in main.commands["compare"].params}
+    fields = {f.name for f in dataclasses.fields(spec_store.CompareOptions)}
+    assert fields - offered == set()
+    needed = ["--table", "images", "--cols", "clip,dino"]
+    defaults = main.commands["compare"].make_context("compare", needed).params
+    for f in dataclasses.fields(spec_store.CompareOptions):
+        if f.name not in ("bandwidth", "dim", "where", "prefix", "key"):
+            assert defaults[f.name] == f.default, f.name
+
+
+def test_every_public_name_is_documented():
+    for name in spec_store.__all__:
+        assert getattr(spec_store, name).__doc__, name
+
+
+def test_the_makefile_offers_what_readme_promises():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
