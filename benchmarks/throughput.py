@@ -22,7 +22,7 @@ from spec_store.passes import accumulate, workers
 from spec_store.streaming import ordered_map
 
 WIDTHS = {"clip": 512, "dino": 768}
-BATCH = 8192
+BATCH = 4096
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -153,7 +153,7 @@ def _compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--sample-rows", type=int, default=10_000, show_default=True, help="Rows of the seeded sample."
         ),
         click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw."),
-        click.option("--batch-rows", type=int, default=8192, show_default=True, help="Rows per batch."),
+        click.option("--batch-rows", type=int, default=4096, show_default=True, help="Rows per batch."),
     ]
     return functools.reduce(lambda c, option: option(c), reversed(options), command)
 

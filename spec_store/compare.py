@@ -246,6 +246,22 @@ def compare(
         source.check_annotation(result_schema(prefix))
     n_rows = _check(source, pair, options)
 
+    run = _solved(source, location, pair, options, n_rows, progress)
+    if write:
+        run.write()
+    return run
+
+
+def _solved(
+    source: Source,
+    location: Location | None,
+    pair: tuple[str, str],
+    options: CompareOptions,
+    n_rows: int,
+    progress: Progress,
+) -> Comparison:
+    """Sample, pass 1 and solve. The sample's memory is free again when pass 2 begins."""
+    prefix = options.prefix or default_prefix(pair)
     seconds: dict[str, float] = {}
     with _timed(seconds, "sample"):
         sample = draw_sample(source, pair, options)
@@ -269,7 +285,7 @@ def compare(
             floor=error,
             min_stability=options.min_stability if state.halves == 2 else 0.0,
         )
-    run = Comparison(
+    return Comparison(
         source=source,
         columns=pair,
         options=options,
@@ -285,9 +301,6 @@ def compare(
         progress=progress,
         location=location,
     )
-    if write:
-        run.write()
-    return run
 
 
 def new_run_id() -> str:

@@ -89,7 +89,7 @@ class CompareOptions:
     prefix: str | None = None
     sample_rows: int = 10_000
     seed: int = 0
-    batch_rows: int = 8192
+    batch_rows: int = 4096
 
     def __post_init__(self) -> None:
         _one_of("kernel", self.kernel, get_args(Kernel))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,13 +41,13 @@ class Sample:
     columns
         The embedding columns.
     rows
-        Per column, shape (n, d), float64, unit length where the kernel normalises.
+        Per column, shape (n, d), of the precision asked for, unit length where the kernel normalises.
     pairwise
         Positions of the rows on which pairwise work is done, shape (≤ 2,000,).
     """
 
     columns: tuple[str, ...]
-    rows: tuple[NDArray[np.float64], ...]
+    rows: tuple[NDArray[np.floating[Any]], ...]
     pairwise: NDArray[np.intp]
 
 
@@ -58,30 +59,40 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
     InvalidVectorsError
         No two usable rows among the sampled ones, or vectors of unequal width.
     """
-    table = source.sample(
-        options.sample_rows, seed=options.seed, columns=columns, where=options.where
-    ).combine_chunks()
+    table = source.sample(options.sample_rows, seed=options.seed, columns=columns, where=options.where)
     directions = normalizes(options)
-    keys = _only_chunk(table.column(0))
-    vectors, invalid = {}, InvalidRows()
-    for c in columns:
-        array = _only_chunk(table.column(c))
-        width = vector_width(c, find_field(source, c).type, array)
-        vectors[c] = decode(c, array, width, directions=directions, keys=keys)
-    invalid.update(keys, vectors)
-    usable = np.logical_and.reduce([v.usable for v in vectors.values()])
-    if usable.sum() < 2:
+    widths = {c: vector_width(c, find_field(source, c).type, _first_vector(table.column(c))) for c in columns}
+    parts: list[list[NDArray[np.floating[Any]]]] = [[] for _ in columns]
+    invalid, n_usable = InvalidRows(), 0
+    for batch in table.to_batches():
+        keys = batch.column(0)
+        vectors = {
+            c: decode(c, batch.column(c), widths[c], directions=directions, keys=keys) for c in columns
+        }
+        invalid.update(keys, vectors)
+        usable = np.logical_and.reduce([v.usable for v in vectors.values()])
+        n_usable += int(usable.sum())
+        for v, rows in zip(vectors.values(), parts, strict=True):
+            x = v.matrix[usable].astype(options.precision)
+            rows.append(x / np.sqrt(v.sq_norms[usable])[:, None].astype(x.dtype) if directions else x)
+    if n_usable < 2:
         raise InvalidVectorsError(
-            f"Only {usable.sum()} of {len(usable):,} sampled rows of {source.describe()} can be compared:"
+            f"Only {n_usable} of {len(table):,} sampled rows of {source.describe()} can be compared:"
             f" {invalid.describe() or 'there are no others'}."
         )
-    rows = []
-    for v in vectors.values():
-        x = v.matrix[usable].astype(np.float64)
-        rows.append(x / np.sqrt(v.sq_norms[usable])[:, None] if directions else x)
+    del table, batch, keys, vectors, v, x  # pass 1 comes on top of what is still held here
+    pa.default_memory_pool().release_unused()
     rng = np.random.default_rng(options.seed)
-    n = len(rows[0])
-    return Sample(columns, tuple(rows), np.sort(rng.permutation(n)[:_PAIRWISE_ROWS]))
+    pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
+    return Sample(columns, tuple(np.concatenate(rows) for rows in parts), pairwise)
+
+
+def _first_vector(column: pa.ChunkedArray) -> pa.Array:
+    """The first row that is not null, or no row."""
+    for chunk in column.chunks:
+        if chunk.null_count < len(chunk):
+            return chunk.drop_null().slice(0, 1)
+    return pa.nulls(0, column.type)
 
 
 def normalizes(options: CompareOptions) -> bool:
@@ -110,14 +121,14 @@ def fit_maps(sample: Sample, options: CompareOptions) -> tuple[list[FeatureMap],
 
 
 def _gaussian_map(
-    column: str, rows: NDArray[np.float64], sigma: float, options: CompareOptions
+    column: str, rows: NDArray[np.floating[Any]], sigma: float, options: CompareOptions
 ) -> FeatureMap:
     shared = (column, rows.shape[1], options.normalize, options.precision, sigma)
     if options.features != "nystroem":
         return RandomFourierMap(*shared, options.n_features, options.seed, options.features == "orf")
     choose = kmeans_landmarks if options.landmarks == "kmeans" else uniform_landmarks
     z = choose(rows, options.n_features, seed=options.seed)
-    origin = np.zeros(rows.shape[1]) if options.normalize else rows.mean(axis=0)
+    origin = np.zeros(rows.shape[1]) if options.normalize else rows.mean(axis=0, dtype=np.float64)
     return NystroemMap(*shared, z, origin)
 
 
@@ -146,7 +157,3 @@ def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths
     start = np.random.default_rng(0).standard_normal(n)
     largest = eigsh(error, k=1, which="LM", v0=start, tol=1e-3, return_eigenvectors=False)
     return float(abs(largest[0])) / n
-
-
-def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)

@@ -15,7 +15,7 @@ from spec_store.errors import RetryError
 __all__ = ["MOST_ATTEMPTS", "is_conflict", "latest", "pause", "retried", "scan"]
 
 MOST_ATTEMPTS = 20
-_IO_BUFFER = 64 << 20
+_IO_BUFFER = 32 << 20
 T = TypeVar("T")
 
 
@@ -69,7 +69,7 @@ def scan(
         with_row_id=True,
         with_row_address=with_row_address,
         batch_size=batch_rows,
-        batch_readahead=2,
+        batch_readahead=1,
         fragment_readahead=1,
         io_buffer_size=_IO_BUFFER,
         # Reading the columns row by row after the filter is many times slower unless few rows match.

@@ -28,6 +28,8 @@ from .dataset import latest, retried, scan
 __all__ = ["LanceSource"]
 
 _KEY = "_rowid"
+# Rows read at once by key: what they are read into is not given back to the system.
+_TAKE_ROWS = 2048
 
 
 class LanceSource(Source):
@@ -80,6 +82,10 @@ class LanceSource(Source):
         if not len(keys):
             fields = [pa.field(_KEY, pa.uint64()), *(find_field(self, c).with_name(c) for c in columns)]
             return pa.schema(fields).empty_table()
+        chunks = [keys.slice(start, _TAKE_ROWS) for start in range(0, len(keys), _TAKE_ROWS)]
+        return pa.concat_tables([self._take(chunk, columns) for chunk in chunks])
+
+    def _take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         found = self._handle.take_row_ids(keys.to_pylist()).select(list(columns)).with_row_id().to_arrow()
         order = pc.index_in(keys.cast(pa.uint64()), value_set=found[_KEY].combine_chunks())
         if order.null_count:
