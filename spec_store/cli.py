@@ -34,6 +34,13 @@ class _Group(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"Unexpected {type(error).__name__}: {error}\nRun with --debug for details.", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted. The table is as it was before.", err=True)
             ctx.exit(130)
@@ -178,6 +185,8 @@ def compare(
     from .compare import compare as run_comparison
     from .options import CompareOptions
 
+    if dry_run and index:
+        raise click.UsageError("--dry-run writes nothing, so there is nothing to --index.")
     with _progress() as progress:
         run = run_comparison(
             table,

@@ -26,7 +26,7 @@ from .clusters import Cluster, find_clusters
 from .connector import Annotation, Published, Source, find_field
 from .covariance import CovarianceAccumulator
 from .errors import FilterError, InputError, InvalidVectorsError
-from .locate import DEFAULT_CONNECTOR, Location, open_table
+from .locate import DEFAULT_CONNECTOR, open_table
 from .options import CompareOptions, default_prefix
 from .passes import ClusterTally, accumulate, tally_columns, tally_scores
 from .sampling import draw_sample, fit_maps, map_error, sample_features
@@ -85,7 +85,6 @@ class Comparison:
     warnings: list[str]
     seconds: dict[str, float]
     progress: Progress = _silent
-    location: Location | None = None
     tally: ClusterTally | None = None
     published: Published | None = None
     run_id: str = field(default_factory=lambda: new_run_id())
@@ -151,7 +150,7 @@ class Comparison:
             self.published = self.source.annotate(annotation)
             self.warnings += self.published.notes
             self.tally = tally_columns(
-                self.reopened(),
+                self.source.latest(),
                 self.prefix,
                 len(self.clusters_found),
                 key=self.options.key,
@@ -163,11 +162,7 @@ class Comparison:
     def create_index(self) -> None:
         """Build a scalar index on the written cluster column, so that filters on it are fast."""
         with self._stage("index"):
-            self.reopened().create_index(f"{self.prefix}_cluster")
-
-    def reopened(self) -> Source:
-        """The source as it stands now, rows and columns of other writers included."""
-        return self.location.open() if self.location else self.source
+            self.source.latest().create_index(f"{self.prefix}_cluster")
 
     @cached_property
     def eigenvalues(self) -> dict[str, list[float]]:
@@ -236,17 +231,15 @@ def compare(
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
     pair = _two_columns(columns)
-    location = None
-    if isinstance(table, str):
-        location = open_table(table, db=db, connector=connector, version=version)
-    source = location.source if location else table
-    assert isinstance(source, Source)
+    source = table
+    if isinstance(source, str):
+        source = open_table(source, db=db, connector=connector, version=version)
     prefix = options.prefix or default_prefix(pair)
     if write:
         source.check_annotation(result_schema(prefix))
     n_rows = _check(source, pair, options)
 
-    run = _solved(source, location, pair, options, n_rows, progress)
+    run = _solved(source, pair, options, n_rows, progress)
     if write:
         run.write()
     return run
@@ -254,7 +247,6 @@ def compare(
 
 def _solved(
     source: Source,
-    location: Location | None,
     pair: tuple[str, str],
     options: CompareOptions,
     n_rows: int,
@@ -299,7 +291,6 @@ def _solved(
         warnings=_warnings(pair, options, bandwidths, spectrum),
         seconds=seconds,
         progress=progress,
-        location=location,
     )
 
 

@@ -125,6 +125,9 @@ class Source(ABC):
         Arrow schema of all readable columns, the key not included.
     key
         Name of the key column that leads every batch. Keys identify rows within `version`.
+    connector
+        Name of the connector through which runs on this source are recorded at `uri`; None where its
+        results can't be kept beside it.
     """
 
     uri: str
@@ -132,6 +135,7 @@ class Source(ABC):
     version: int | None
     schema: pa.Schema
     key: str
+    connector: ClassVar[str | None] = None
 
     @abstractmethod
     def count(self, where: str | None = None) -> int:
@@ -151,6 +155,10 @@ class Source(ABC):
         Batches hold at most `batch_rows` rows; memory does not grow with the table. No columns at
         all streams the keys. Raises ColumnNotFoundError, FilterError.
         """
+
+    def latest(self) -> Source:
+        """The same table as it stands now; this source, where the store has no versions."""
+        return self
 
     def partitions(self) -> list[Partition]:
         """Parts that together cover each row exactly once; one part unless the store has more."""

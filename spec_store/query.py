@@ -51,7 +51,7 @@ def query(
     """
     if limit is not None and limit < 0:
         raise InputError(f"limit is {limit}; expected 0 or more.")
-    source = open_table(table, db=db, connector=connector).source
+    source = open_table(table, db=db, connector=connector)
     names = list(select) if select else [f.name for f in source.schema if _readable(f.type)]
     schema = pa.schema([pa.field(name, find_field(source, name).type) for name in names])
     batches = source.batches(names, where=where)
@@ -123,7 +123,7 @@ def clusters(
         No comparison is recorded, its columns have been removed, or `by` has too many values.
     """
     run, rows, others = latest_run(table, prefix=prefix, db=db, connector=connector)
-    source = open_table(table, db=db, connector=connector).source
+    source = open_table(table, db=db, connector=connector)
     column = f"{run['prefix']}_clusters"
     try:
         find_field(source, column)
@@ -186,7 +186,7 @@ def undo(table: str, *, prefix: str, db: str | None = None, connector: str = DEF
 
     Raises InputError where there are none, ColumnClashError where one is not spec-store's own.
     """
-    source = open_table(table, db=db, connector=connector).source
+    source = open_table(table, db=db, connector=connector)
     present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
     if not present:
         raise InputError(f"{source.describe().capitalize()} has no result columns with prefix {prefix!r}.")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .connector import find_field, get_connector
-from .errors import InputError, TableNotFoundError
+from .errors import InputError, TableNotFoundError, UnsupportedError
 from .locate import DEFAULT_CONNECTOR, default_db
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def cluster_table(run: Comparison) -> pa.Table:
 
 def record(run: Comparison) -> None:
     """Append a written run and its clusters to the registry."""
-    if run.location is None:
-        return
+    if run.source.connector is None:
+        raise UnsupportedError(f"{run.source.describe()} has no database to record the run in.")
     size = 8 * run.state.halves * run.state.n_columns**2 // 2
     row = {
         "run_id": run.run_id,
@@ -139,9 +139,9 @@ def record(run: Comparison) -> None:
         "spec_store_version": installed_version("spec-store"),
         "state": run.state.to_bytes() if size <= _LARGEST_STATE else None,
     }
-    registry = get_connector(run.location.connector)
-    registry.append(run.location.uri, CLUSTERS_TABLE, cluster_table(run))
-    registry.append(run.location.uri, RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS))
+    registry = get_connector(run.source.connector)
+    registry.append(run.source.uri, CLUSTERS_TABLE, cluster_table(run))
+    registry.append(run.source.uri, RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS))
 
 
 def comparison_json(run: Comparison) -> dict[str, Any]:

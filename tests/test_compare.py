@@ -345,8 +345,9 @@ def test_rows_that_arrive_during_the_run_are_annotated_too(db, planted_table):
 
 def test_a_source_can_be_compared_without_naming_a_database(db):
     source = get_connector("lancedb").open(db, table="images")
-    run = spec_store.compare(source, COLUMNS, **SMALL)
+    run = spec_store.compare(source, COLUMNS, write=True, **SMALL)
     assert run.n_rows == 2000
+    assert spec_store.list_runs(db=db)["run_id"].to_pylist() == [run.run_id]
 
 
 def test_the_pieces_are_usable_alone(planted_table):

@@ -39,7 +39,7 @@ def annotate(dataset: lance.LanceDataset, annotation: Annotation, name: str) -> 
         Another run is writing these columns, other writers kept winning, or the disk is full; the table is
         as it was.
     """
-    ledger = Ledger(dataset.uri, annotation.schema.names, annotation.token)
+    ledger = Ledger(dataset.uri, annotation.schema.names, f"{annotation.token} {annotation.where or ''}")
     run = _Run(dataset, annotation, ledger, name)
     try:
         for path in ledger.orphans:

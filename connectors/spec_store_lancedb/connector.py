@@ -52,7 +52,7 @@ class LanceDBConnector(Connector):
                     f"Table {table!r} has no version {version}; it holds {min(known)} to {max(known)}."
                 )
             handle.checkout(version)
-        return LanceSource(uri, table, handle)
+        return LanceSource(uri, table, handle, lambda: self.open(uri, table=table, options=options))
 
     def create(self, uri: str, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         """Create a table from a stream; if the stream fails, nothing is left behind."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,12 @@ class LanceSource(Source):
     """One version of a table, streamed in file order with the row id as the key."""
 
     key = _KEY
+    connector = "lancedb"
 
-    def __init__(self, uri: str, table: str, handle: Any) -> None:
+    def __init__(self, uri: str, table: str, handle: Any, reopen: Callable[[], LanceSource]) -> None:
         self.uri = uri
-        self.table = table
+        self.table: str = table
+        self._reopen = reopen
         self._handle = handle
         self._dataset = handle.to_lance()
         self.version: int = self._dataset.version
@@ -70,6 +72,10 @@ class LanceSource(Source):
                 scanner.projected_schema  # noqa: B018  # compiles the filter, without reading
         order = [_KEY, *columns]
         return (batch.select(order) for batch in scanner.to_batches())
+
+    def latest(self) -> LanceSource:
+        """The newest version of the table."""
+        return self._reopen()
 
     def partitions(self) -> list[Partition]:
         """The table's fragments."""
