@@ -1,6 +1,6 @@
 """Filters on the cluster column with and without its BITMAP index, in one run.
 
-python benchmarks/query.py --db /tmp/bench
+python benchmarks/query.py --db bench-db
 """
 
 from __future__ import annotations

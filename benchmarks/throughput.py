@@ -1,6 +1,6 @@
 """Both passes against the machine's limit, in one run: pass 1 against bare BLAS, pass 2 against a bare read.
 
-python benchmarks/throughput.py --rows 200000 --db /tmp/bench
+python benchmarks/throughput.py --rows 200000 --db bench-db
 """
 
 from __future__ import annotations

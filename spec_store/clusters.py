@@ -105,7 +105,7 @@ def find_clusters(
             if stability[j] < min_stability:
                 continue
             held = features[:, side] @ turned.weights[side, j] - turned.offsets[end, j]
-            for sign in _lobes(mode_scores):
+            for sign in _lobes(mode_scores, held):
                 strength = float(abs(turned.eigenvalues[j]))
                 held_scale = _relative_scale(sign * held)
                 cluster = Cluster(
@@ -120,7 +120,7 @@ def find_clusters(
                     contribution=strength / (held_scale**2 * float(np.mean(held**2))),
                 )
                 found.append(cluster)
-    return tuple(sorted(found, key=lambda c: (-c.strength, c.contribution)))
+    return tuple(sorted(found, key=lambda c: (-c.strength, -c.contribution)))
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,19 @@ def _relative_scale(signed: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.sum(lobe**2) / np.sum(lobe**4)))
 
 
-def _lobes(scores: NDArray[np.float64]) -> list[float]:
-    """The signs of a mode that are clusters, the heavier tail's first."""
+def _lobes(scores: NDArray[np.float64], held: NDArray[np.float64]) -> list[float]:
+    """The signs of a mode that are clusters, the heavier tail's first.
+
+    Both the whole scores and the holding embedding's part must have the lobe: one that only the whole scores
+    show is what is left over opposite a cluster.
+    """
     heavy = 1.0 if np.sum(scores**3) >= 0 else -1.0
-    total = float(scores @ scores)
-    share = {sign: float(np.sum(np.maximum(sign * scores, 0.0) ** 2)) / total for sign in (heavy, -heavy)}
-    return [sign for sign in share if share[sign] >= SMALLEST_LOBE]
+    return [s for s in (heavy, -heavy) if min(_share(s * scores), _share(s * held)) >= SMALLEST_LOBE]
+
+
+def _share(signed: NDArray[np.float64]) -> float:
+    """The positive lobe's share of the mean square."""
+    return float(np.sum(np.maximum(signed, 0.0) ** 2) / np.sum(signed**2))
 
 
 def varimax(scores: NDArray[np.float64], *, iterations: int = 500) -> NDArray[np.float64]:

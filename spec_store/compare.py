@@ -116,6 +116,7 @@ class Comparison:
 
     def score(self) -> ClusterTally:
         """Pass 2 without writing: exact sizes and typical rows."""
+        self.progress("score", 0, self.n_rows + self.n_skipped)
         with self._stage("score"):
             self.tally = tally_scores(
                 self.source,
@@ -146,6 +147,7 @@ class Comparison:
             batch_rows=self.options.batch_rows,
             progress=lambda rows: self.progress("write", rows, self.n_rows + self.n_skipped),
         )
+        self.progress("write", 0, self.n_rows + self.n_skipped)
         with self._stage("write"), threadpool_limits(1, user_api="blas"):  # rows are scored in threads
             self.published = self.source.annotate(annotation)
             self.warnings += self.published.notes
@@ -259,6 +261,7 @@ def _solved(
         sample = draw_sample(source, pair, options)
         maps, bandwidths = fit_maps(sample, options)
         error = map_error(sample, maps, bandwidths, options.eta)
+    progress("covariance", 0, n_rows)
     with _timed(seconds, "covariance"):
         state = accumulate(
             source,

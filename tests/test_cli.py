@@ -195,7 +195,13 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     before = lance.dataset(f"{db}/images.lance").version
     environment = {**os.environ, "SPEC_STORE_DB": db}
     command = [*COMMAND, "compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "1", *SMALL]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
+    )
     while not list(Path(db).glob("images.lance/_spec_store/*.jsonl")):
         assert process.poll() is None
         time.sleep(0.01)
