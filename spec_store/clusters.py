@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from .spectrum import Spectrum
@@ -22,6 +23,8 @@ __all__ = ["Cluster", "Membership", "find_clusters", "membership", "varimax"]
 SMALLEST_LOBE = 0.25
 # A row is a member of a cluster from this relative membership; a typical member has about 1.
 MEMBER = 0.5
+# An eigenvalue under this share of the one before begins a new run of modes.
+_GAP = 0.7
 # A row's whole score must reach this share of what the embedding that holds the cluster says.
 _AGREEMENT = 0.5
 
@@ -77,7 +80,7 @@ def find_clusters(
         Whitened features of sampled rows, shape (n, p). The rotation, each lobe's share and the scale of
         relative membership are estimated on them.
     rotate
-        Varimax within each end, which unmixes modes of near-equal eigenvalues [1]_, [2]_.
+        Varimax among modes of like strength at each end, which unmixes near-equal eigenvalues [1]_, [2]_.
     floor
         The size of error of an eigenvalue: no weaker mode is claimed.
     min_stability
@@ -97,7 +100,8 @@ def find_clusters(
     for end, modes in enumerate(spectrum.ends):
         claimed = modes.selected(np.abs(modes.eigenvalues) > max(floor, spectrum.rounding))
         scores = features @ claimed.weights - claimed.offsets.sum(axis=0)
-        rotation = varimax(scores) if rotate and scores.shape[1] > 1 else np.eye(scores.shape[1])
+        k = scores.shape[1]
+        rotation = _rotation(claimed.eigenvalues, scores) if rotate and k > 1 else np.eye(k)
         turned = claimed.rotated(rotation)
         stability = spectrum.stability(end, turned)
         side = spectrum.sides[end]
@@ -105,7 +109,7 @@ def find_clusters(
             if stability[j] < min_stability:
                 continue
             held = features[:, side] @ turned.weights[side, j] - turned.offsets[end, j]
-            for sign in _lobes(mode_scores, held):
+            for sign in _lobes(mode_scores):
                 strength = float(abs(turned.eigenvalues[j]))
                 held_scale = _relative_scale(sign * held)
                 cluster = Cluster(
@@ -170,19 +174,24 @@ def _relative_scale(signed: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.sum(lobe**2) / np.sum(lobe**4)))
 
 
-def _lobes(scores: NDArray[np.float64], held: NDArray[np.float64]) -> list[float]:
-    """The signs of a mode that are clusters, the heavier tail's first.
-
-    Both the whole scores and the holding embedding's part must have the lobe: one that only the whole scores
-    show is what is left over opposite a cluster.
-    """
+def _lobes(scores: NDArray[np.float64]) -> list[float]:
+    """The signs of a mode that are clusters, the heavier tail's first."""
     heavy = 1.0 if np.sum(scores**3) >= 0 else -1.0
-    return [s for s in (heavy, -heavy) if min(_share(s * scores), _share(s * held)) >= SMALLEST_LOBE]
+    total = float(np.sum(scores**2))
+    share = {s: float(np.sum(np.maximum(s * scores, 0.0) ** 2)) / total for s in (heavy, -heavy)}
+    return [s for s in share if share[s] >= SMALLEST_LOBE]
 
 
-def _share(signed: NDArray[np.float64]) -> float:
-    """The positive lobe's share of the mean square."""
-    return float(np.sum(np.maximum(signed, 0.0) ** 2) / np.sum(signed**2))
+def _rotation(eigenvalues: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Varimax within runs of modes of like strength, shape (k, k).
+
+    Only near-equal eigenvalues leave their modes arbitrary. Across a gap a rotation does harm: mixing a
+    strong mode with one of noise is sparser than either, and cuts the group that the strong one is in two.
+    """
+    strengths = np.abs(eigenvalues)
+    gaps = np.flatnonzero(strengths[1:] < _GAP * strengths[:-1]) + 1
+    runs = np.split(np.arange(len(strengths)), gaps)
+    return np.asarray(scipy.linalg.block_diag(*(varimax(scores[:, run]) for run in runs)))
 
 
 def varimax(scores: NDArray[np.float64], *, iterations: int = 500) -> NDArray[np.float64]:

@@ -48,7 +48,7 @@ class CompareOptions:
     normalize
         Scale rows to unit length first. False is the paper's. The cosine kernel always does.
     rotate
-        "varimax" within each end, or "none" for raw eigenvectors.
+        "varimax" among modes of like strength at each end, or "none" for raw eigenvectors.
     where
         SQL filter: only these rows are compared and annotated.
     skip_invalid

@@ -195,13 +195,12 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     before = lance.dataset(f"{db}/images.lance").version
     environment = {**os.environ, "SPEC_STORE_DB": db}
     command = [*COMMAND, "compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "1", *SMALL]
-    process = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
+    # A background job, as CI may be, hands down an ignored SIGINT.
+    listen = (
+        "import os, sys; from signal import *; signal(SIGINT, SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     )
+    wrapped = [sys.executable, "-c", listen, *command]
+    process = subprocess.Popen(wrapped, stderr=subprocess.PIPE, text=True, env=environment)
     while not list(Path(db).glob("images.lance/_spec_store/*.jsonl")):
         assert process.poll() is None
         time.sleep(0.01)

@@ -49,10 +49,31 @@ def test_planted_groups_come_back_at_the_right_end_with_the_right_rows(unequal, 
     planted = groups < 8
     for end, truth in enumerate([groups, groups // 2]):
         labels = labels_of_end(clusters, found, end)
-        assert adjusted_mutual_info_score(truth[planted], labels[planted]) > 0.95
+        enough = 0.95 if kernel == "gaussian" else 0.9  # a linear kernel sees fewer groups than there are
+        assert adjusted_mutual_info_score(truth[planted], labels[planted]) > enough
     merged_by_b = [c for c in clusters if c.end == 1][:4]
     for c in merged_by_b:  # b holds these together, at an energy that a does not have
         assert c.energy[1] > 1.5 * c.energy[0]
+
+
+def test_merges_and_splits_are_told_apart_by_the_end_at_which_they_come():
+    rng = np.random.default_rng(11)
+    groups = rng.integers(0, 10, 5000)
+    half = rng.integers(0, 2, 5000)
+    centres_a, centres_b = rng.standard_normal((2, 11, 64))
+    centres_b[1] = centres_b[0]  # b merges groups 0 and 1 ...
+    in_b = np.where((groups == 9) & (half == 1), 10, groups)  # ... and splits group 9 in two
+    a = (centres_a[groups] + 0.5 * rng.standard_normal((5000, 64))).astype(np.float32)
+    b = (centres_b[in_b] + 0.5 * rng.standard_normal((5000, 64))).astype(np.float32)
+    clusters, scorer, batch = compared(a, b)
+    member = scorer.membership(batch)[0].member
+    for end, truth in ((0, groups == 9), (1, groups <= 1)):
+        overlaps = [
+            (member[:, i] & truth).sum() / (member[:, i] | truth).sum() if c.end == end else 0.0
+            for i, c in enumerate(clusters)
+        ]
+        assert max(overlaps) > 0.9
+        assert np.argmax(overlaps) < 6  # among the strongest
 
 
 def test_varimax_gives_each_of_many_equal_groups_one_cluster_which_raw_eigenvectors_do_not():

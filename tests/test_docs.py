@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -72,6 +74,13 @@ def test_compare_options_and_the_command_line_agree():
 def test_every_public_name_is_documented():
     for name in spec_store.__all__:
         assert getattr(spec_store, name).__doc__, name
+
+
+def test_the_example_runs():
+    command = [sys.executable, str(ROOT / "examples" / "digits.py")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "cluster 0, held by pixels: " in shown
+    assert "100% 0" in shown
 
 
 def test_the_makefile_offers_what_readme_promises():
