@@ -22,12 +22,18 @@ from .dataset import MOST_ATTEMPTS, is_conflict, latest, pause, retried
 from .ledger import Ledger, Staged
 from .staging import delete_staged, field_ids, fingerprint, is_whole, replacement, stage
 
-__all__ = ["MARKER", "annotate", "drop_annotations"]
+__all__ = ["MARKER", "annotate", "drop_annotations", "foreign_columns"]
 
 MARKER = b"spec_store.run"
 """Field metadata key of every column that spec-store wrote."""
 
 _TAG = "spec-store-"
+
+
+def foreign_columns(schema: pa.Schema, names: Sequence[str]) -> list[str]:
+    """Those of the names that are columns which spec-store did not write."""
+    held = [n for n in names if n in schema.names]
+    return [n for n in held if MARKER not in (schema.field(n).metadata or {})]
 
 
 def annotate(dataset: lance.LanceDataset, annotation: Annotation, name: str) -> Published:
@@ -165,8 +171,7 @@ class _Run:
         """A version that has the result columns, with the right types."""
         wanted = self.annotation.schema
         held = [n for n in wanted.names if n in current.schema.names]
-        foreign = [n for n in held if MARKER not in (current.schema.field(n).metadata or {})]
-        if foreign:
+        if foreign := foreign_columns(current.schema, held):
             raise ColumnClashError(
                 f"While {self.name} was read, another writer added {', '.join(foreign)}. Nothing was"
                 " published. Give another --prefix."
@@ -260,8 +265,7 @@ def drop_annotations(dataset: lance.LanceDataset, columns: Sequence[str], name: 
     def drop() -> None:
         current = latest(dataset)
         held = [c for c in columns if c in current.schema.names]
-        foreign = [c for c in held if MARKER not in (current.schema.field(c).metadata or {})]
-        if foreign:
+        if foreign := foreign_columns(current.schema, held):
             raise ColumnClashError(f"{name}: {', '.join(foreign)} was not written by spec-store.")
         if held:
             current.drop_columns(held)

@@ -22,7 +22,7 @@ from spec_store.errors import (
     did_you_mean,
 )
 
-from .annotate import MARKER, annotate, drop_annotations
+from .annotate import annotate, drop_annotations, foreign_columns
 from .dataset import latest, retried, scan
 
 __all__ = ["LanceSource"]
@@ -104,9 +104,7 @@ class LanceSource(Source):
 
     def check_annotation(self, schema: pa.Schema) -> None:
         """Refuse other people's columns, file formats too old, and folders that can't be written."""
-        held = [name for name in schema.names if name in self.schema.names]
-        foreign = [n for n in held if MARKER not in (self.schema.field(n).metadata or {})]
-        if foreign:
+        if foreign := foreign_columns(self.schema, schema.names):
             raise ColumnClashError(
                 f"{self.describe().capitalize()} already has {', '.join(foreign)}, which spec-store did not"
                 " write. Give another --prefix."
