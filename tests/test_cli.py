@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     )
     wrapped = [sys.executable, "-c", listen, *command]
     process = subprocess.Popen(wrapped, stderr=subprocess.PIPE, text=True, env=environment)
-    while not list(Path(db).glob("images.lance/_spec_store/*.jsonl")):
+    while not any(p.stat().st_size for p in Path(db).glob("images.lance/_spec_store/*.jsonl")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -48,6 +48,7 @@ def annotate(dataset: lance.LanceDataset, annotation: Annotation, name: str) -> 
     ledger = Ledger(dataset.uri, annotation.schema.names, f"{annotation.token} {annotation.where or ''}")
     run = _Run(dataset, annotation, ledger, name)
     try:
+        ledger.open()
         for path in ledger.orphans:
             delete_staged(dataset, path)
         published = run.publish()

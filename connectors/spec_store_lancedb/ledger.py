@@ -58,23 +58,26 @@ class Ledger:
         The result columns; two living runs can't stage the same ones.
     token
         Of the annotation.
-
-    Raises
-    ------
-    RetryError
-        Another living run is writing these columns.
     """
 
     def __init__(self, table_uri: str, columns: Sequence[str], token: str) -> None:
         self.staged: dict[int, Staged] = {}
         self.orphans: list[str] = []
         self._token = token
+        self._columns = columns
         self._path: Path | None = None
         self._file: IO[str] | None = None
         if "://" not in table_uri:
             name = hashlib.blake2b("\n".join(sorted(columns)).encode(), digest_size=8).hexdigest()
             self._path = Path(table_uri) / _FOLDER / f"{name}.jsonl"
-            self._file = _locked(self._path, columns)
+
+    def open(self) -> None:
+        """Lock the ledger and take over what a dead run left in it; `close` undoes it at any moment.
+
+        Raises RetryError where another living run is writing these columns.
+        """
+        if self._path is not None:
+            self._file = _locked(self._path, self._columns)
             self._adopt(self._file)
 
     def _adopt(self, file: IO[str]) -> None:
