@@ -154,7 +154,18 @@ def _compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="float64 takes twice as long and tells nearly identical embeddings apart.",
         ),
-        click.option("--key", metavar="COLUMN", help="Names typical rows by this column, not by row id."),
+        click.option(
+            "--key",
+            metavar="COLUMN",
+            help="The column that identifies rows: joins columns of two stores, names typical rows.",
+        ),
+        click.option(
+            "--on-missing",
+            type=click.Choice(["error", "drop"]),
+            default="error",
+            show_default=True,
+            help="Rows that only one of two stores holds: refuse, or leave them out and say so.",
+        ),
         click.option("--prefix", help="Of the result columns. Default: spec_{first}_{second}."),
         click.option(
             "--sample-rows", type=int, default=10_000, show_default=True, help="Rows of the seeded sample."
@@ -166,33 +177,63 @@ def _compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
-@_table_option
-@click.option("--cols", required=True, metavar="A,B", help="The two embedding columns.")
+@click.option("--table", help="The table; a new one for the results, where both columns are of other stores.")
+@click.option(
+    "--cols",
+    required=True,
+    metavar="A,B",
+    help="The two embedding columns. name=connector:uri is one of another store: dino=faiss:dino.index,"
+    " dino=arrow:dino.parquet#vector, dino=lancedb:./db#images/dino.",
+)
 @_db_option
+@click.option(
+    "--connector",
+    default="lancedb",
+    show_default=True,
+    help="The kind of database, see spec-store connectors.",
+)
 @_compare_options
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="Write the results to this Parquet file, keyed by row."
+)
 @click.option("--dry-run", is_flag=True, help="Compute and print; write nothing.")
 @click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column.")
 @_json_option
 def compare(
-    table: str, cols: str, db: str | None, dry_run: bool, index: bool, as_json: bool, **fields: Any
+    table: str | None,
+    cols: str,
+    db: str | None,
+    connector: str,
+    out: str | None,
+    dry_run: bool,
+    index: bool,
+    as_json: bool,
+    **fields: Any,
 ) -> None:
     """Compare two embedding columns and write each row's clusters back.
 
     \b
     spec-store compare --table images --cols clip,dino
     spec-store compare --table images --cols clip,dino --where "split = 'train'" --dry-run
+    spec-store compare --table images --cols clip,dino=faiss:dino.index --key image_id
+    spec-store compare --table image_scores --cols clip=faiss:clip.index,dino=faiss:dino.index
+    spec-store compare --cols clip=arrow:clip.parquet,dino=arrow:dino/ --key id --out scores.parquet
     """
     from .compare import compare as run_comparison
     from .options import CompareOptions
 
-    if dry_run and index:
-        raise click.UsageError("--dry-run writes nothing, so there is nothing to --index.")
+    if dry_run and (index or out):
+        raise click.UsageError(f"--dry-run writes nothing, so {'--index' if index else '--out'} has no use.")
+    if not (table or out or dry_run):
+        raise click.UsageError("Name a --table, or a file with --out; --dry-run writes nothing.")
     with _progress() as progress:
         run = run_comparison(
             table,
             [column.strip() for column in cols.split(",")],
             db=db,
+            connector=connector,
             write=not dry_run,
+            out=out,
             progress=progress,
             options=CompareOptions(**fields),
         )
@@ -211,7 +252,7 @@ def compare(
 def _print_comparison(run: Comparison) -> None:
     a, b = run.columns
     skipped = f", {run.n_skipped:,} left out" if run.n_skipped else ""
-    click.echo(f"{a} against {b}: {run.n_rows:,} rows of table {run.source.table}{skipped}")
+    click.echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
     spectrum = run.spectrum
     centred = format_number(spectrum.spec_diff_centered)
     click.echo(
@@ -229,12 +270,14 @@ def _print_comparison(run: Comparison) -> None:
     more = len(run.clusters) - _MOST_CLUSTERS
     if more > 0:
         click.echo(f"… and {more} weaker clusters.")
-    if run.written:
-        total = sum(run.seconds.values())
-        click.echo(f"Wrote {', '.join(run.written)} in {total:.1f} s (run {run.run_id}).")
-        click.echo(f"Next: spec-store clusters --table {run.source.table}")
-    else:
+    if not run.written:
         click.echo("Dry run: nothing was written.")
+        return
+    place = f" to {run.destination.describe()}" if run.destination else ""
+    total = sum(run.seconds.values())
+    click.echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
+    if run.recorded:
+        click.echo(f"Next: spec-store clusters --table {run.table}")
 
 
 def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = False) -> None:

@@ -8,6 +8,7 @@ References
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -26,9 +28,10 @@ from .clusters import Cluster, find_clusters
 from .connector import Annotation, Published, Source, find_field
 from .covariance import CovarianceAccumulator
 from .errors import FilterError, InputError, InvalidVectorsError
-from .locate import DEFAULT_CONNECTOR, open_table
+from .join import keyed
+from .locate import DEFAULT_CONNECTOR, Destination, open_columns, open_data
 from .options import CompareOptions, default_prefix
-from .passes import ClusterTally, accumulate, tally_columns, tally_scores
+from .passes import ClusterTally, accumulate, scored, tally_columns
 from .sampling import draw_sample, fit_maps, map_error, sample_features
 from .scoring import Scorer, result_schema
 from .spectrum import Spectrum, solve
@@ -68,8 +71,12 @@ class Comparison:
         Wall time by stage.
     tally
         Sizes and typical rows; None before `score` or `write`.
+    destination
+        The new table or file for the results; None where they become columns of the source.
     written
         The result columns in the store; empty before `write`.
+    recorded
+        Whether the run is in a registry, where `clusters` and `runs` find it.
     """
 
     source: Source
@@ -85,8 +92,10 @@ class Comparison:
     warnings: list[str]
     seconds: dict[str, float]
     progress: Progress = _silent
+    destination: Destination | None = None
     tally: ClusterTally | None = None
     published: Published | None = None
+    recorded: bool = False
     run_id: str = field(default_factory=lambda: new_run_id())
 
     @property
@@ -117,28 +126,50 @@ class Comparison:
     def score(self) -> ClusterTally:
         """Pass 2 without writing: exact sizes and typical rows."""
         self.progress("score", 0, self.n_rows + self.n_skipped)
+        tally = ClusterTally(len(self.clusters_found))
         with self._stage("score"):
-            self.tally = tally_scores(
-                self.source,
-                self.scorer,
-                key=self.options.key,
-                where=self.options.where,
-                batch_rows=self.options.batch_rows,
-                progress=lambda rows: self.progress("score", rows, self.n_rows + self.n_skipped),
-            )
-        return self.tally
+            for _ in self._scored(tally, "score"):
+                pass
+        self.tally = tally
+        return tally
 
-    def write(self) -> Published:
-        """Pass 2: annotate the rows, then record the run in the database.
+    def write(
+        self, *, results: str | None = None, out: str | os.PathLike[str] | None = None, db: str | None = None
+    ) -> Published:
+        """Pass 2: annotate the rows, or write the results elsewhere; then record the run in the database.
+
+        Parameters
+        ----------
+        results
+            A new table of `db` for the row keys and the result columns, in place of new columns.
+        out
+            A Parquet file for them. The run is not recorded: the file's field metadata tell its options.
+        db
+            The database of the new table; None is ``$SPEC_STORE_DB``, else ``./lancedb``.
 
         Raises
         ------
         RetryError
             Other writers kept winning, or no room was left; nothing was published.
+        UnsupportedError
+            The store can't hold result columns, and no other place was given.
         """
-        schema = result_schema(self.prefix)
+        self.destination = Destination.of(results, out, db) or self.destination
+        if self.destination is None:
+            self.source.check_annotation(result_schema(self.prefix))
+        self.progress("write", 0, self.n_rows + self.n_skipped)
+        with self._stage("write"):
+            if self.destination is None:
+                self._annotate()
+            else:
+                self._create(self.destination)
+        assert self.published is not None
+        self.recorded = runs.record(self)
+        return self.published
+
+    def _annotate(self) -> None:
         annotation = Annotation(
-            schema=schema,
+            schema=result_schema(self.prefix),
             reads=self.columns,
             compute=self.scorer.compute,
             token=self.scorer.token,
@@ -147,24 +178,42 @@ class Comparison:
             batch_rows=self.options.batch_rows,
             progress=lambda rows: self.progress("write", rows, self.n_rows + self.n_skipped),
         )
-        self.progress("write", 0, self.n_rows + self.n_skipped)
-        with self._stage("write"), threadpool_limits(1, user_api="blas"):  # rows are scored in threads
+        with threadpool_limits(1, user_api="blas"):  # rows are scored in threads
             self.published = self.source.annotate(annotation)
-            self.warnings += self.published.notes
-            self.tally = tally_columns(
-                self.source.latest(),
-                self.prefix,
-                len(self.clusters_found),
-                key=self.options.key,
-                where=self.options.where,
-            )
-        runs.record(self)
-        return self.published
+        self.warnings += self.published.notes
+        latest = self.source.latest()
+        self.tally = tally_columns(latest, self.prefix, len(self.clusters_found), where=self.options.where)
+
+    def _create(self, destination: Destination) -> None:
+        tally = ClusterTally(len(self.clusters_found))
+        batches = self._scored(tally, "write")
+        first = next(batches)
+        schema = pa.schema([f.with_metadata(runs.provenance(self)) for f in first.schema])
+        stream = (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in chain([first], batches))
+        destination.create(schema, stream)
+        self.tally = tally
+        self.published = Published(None, tuple(schema.names), tally.n_rows, attempts=1)
+
+    def _scored(self, tally: ClusterTally, stage: str) -> Iterator[pa.RecordBatch]:
+        return scored(
+            self.source,
+            self.scorer,
+            tally,
+            where=self.options.where,
+            batch_rows=self.options.batch_rows,
+            progress=lambda rows: self.progress(stage, rows, self.n_rows + self.n_skipped),
+        )
+
+    @property
+    def table(self) -> str | None:
+        """The table that holds, or will hold, the results; None for a file and for data in memory."""
+        return self.source.table if self.destination is None else self.destination.table
 
     def create_index(self) -> None:
         """Build a scalar index on the written cluster column, so that filters on it are fast."""
         with self._stage("index"):
-            self.source.latest().create_index(f"{self.prefix}_cluster")
+            written = self.source.latest() if self.destination is None else self.destination.open()
+            written.create_index(f"{self.prefix}_cluster")
 
     @cached_property
     def eigenvalues(self) -> dict[str, list[float]]:
@@ -183,25 +232,30 @@ class Comparison:
 
 
 def compare(
-    table: str | Source,
+    table: Any,
     columns: Sequence[str],
     *,
     db: str | None = None,
     connector: str = DEFAULT_CONNECTOR,
     version: int | None = None,
     write: bool = False,
+    results: str | None = None,
+    out: str | os.PathLike[str] | None = None,
     progress: Progress = _silent,
     options: CompareOptions | None = None,
     **fields: Any,
 ) -> Comparison:
-    """Compare two embedding columns of a table; nothing is written unless asked, here or by `write()`.
+    """Compare two embedding columns; nothing is written unless asked, here or by `write()`.
 
     Parameters
     ----------
     table
-        A table's name, or an open `Source`.
+        A table's name, an open `Source`, or data: anything with ``__arrow_c_stream__`` (pandas, polars,
+        DuckDB, Hugging Face datasets) or a mapping of arrays. Where both columns are of other stores, the
+        name of a new table for the results, or None.
     columns
-        Two vector columns, nested ones by dotted path.
+        Two vector columns, nested ones by dotted path. ``dino=faiss:dino.index`` is a column of another
+        store, matched by the option `key`.
     db
         The database; None is ``$SPEC_STORE_DB``, else ``./lancedb``.
     connector
@@ -209,7 +263,9 @@ def compare(
     version
         A version of the table to pin; None is the latest.
     write
-        Annotate the table and record the run; what would stop that is checked before any work.
+        Write the results and record the run; what would stop that is checked before any work.
+    results, out
+        A new table of `db`, or a Parquet file, for the results, in place of columns of the table.
     options
         Everything else; or give the fields of `CompareOptions` as keywords.
 
@@ -221,7 +277,7 @@ def compare(
     Notes
     -----
     Cost: two passes over the two columns. Pass 1 is O(n p²) for p stacked features, memory O(p²)
-    whatever the number of rows.
+    whatever the number of rows; a join of two stores holds 40 bytes per row for their ids.
 
     Examples
     --------
@@ -232,16 +288,33 @@ def compare(
         options = CompareOptions.from_keywords(fields)
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
-    pair = _two_columns(columns)
-    source = table
-    if isinstance(source, str):
-        source = open_table(source, db=db, connector=connector, version=version)
+    _two_columns(columns)
+    if table is None or isinstance(table, str):
+        source, names, takes_part = open_columns(
+            columns,
+            table=table,
+            db=db,
+            connector=connector,
+            version=version,
+            key=options.key,
+            on_missing=options.on_missing,
+        )
+        if not takes_part and out is None and results is None:
+            results = table
+    else:
+        source = keyed(table if isinstance(table, Source) else open_data(table), options.key)
+        names = tuple(columns)
+    pair = _two_columns(names)
     prefix = options.prefix or default_prefix(pair)
-    if write:
+    destination = Destination.of(results, out, db)
+    if write and destination is None:
         source.check_annotation(result_schema(prefix))
+    elif destination is not None:
+        destination.check(result_schema(prefix))
     n_rows = _check(source, pair, options)
 
     run = _solved(source, pair, options, n_rows, progress)
+    run.destination = destination
     if write:
         run.write()
     return run
@@ -291,7 +364,7 @@ def _solved(
         state=state,
         bandwidths=bandwidths,
         map_error=error,
-        warnings=_warnings(pair, options, bandwidths, spectrum),
+        warnings=[*source.notes, *_warnings(pair, options, bandwidths, spectrum)],
         seconds=seconds,
         progress=progress,
     )
@@ -316,8 +389,6 @@ def _check(source: Source, columns: tuple[str, str], options: CompareOptions) ->
         kind = find_field(source, c).type
         if not is_vector(kind) or pa.types.is_fixed_size_list(kind):
             vector_width(c, kind)
-    if options.key is not None:
-        find_field(source, options.key)
     n_rows = source.count(options.where)
     if n_rows == 0 and options.where is not None:
         raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")

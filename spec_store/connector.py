@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib.metadata import EntryPoint, entry_points
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,9 @@ __all__ = [
     "get_connector",
     "hash_keys",
     "installed_connectors",
+    "is_own_result",
+    "smallest_hashes",
+    "take_sample",
 ]
 
 ENTRY_POINT_GROUP = "spec_store.connectors"
@@ -56,7 +59,10 @@ class Capability(str, Enum):
     PARTITIONS = "partitions"  # more than one partition, for several workers
     ANNOTATE = "annotate"  # result columns can be written back to existing rows
     INDEX = "index"  # a scalar index can be built on a result column
-    CREATE = "create"  # a new table can be created from batches
+    TABLES = "tables"  # one URI holds several tables, told apart by name
+    CREATE = "create"  # a new table or file can be created from batches
+    APPEND = "append"  # rows can be appended to a table: what the run registry needs
+    WRAP = "wrap"  # data held in memory can be a source
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,9 @@ class Source(ABC):
     connector
         Name of the connector through which runs on this source are recorded at `uri`; None where its
         results can't be kept beside it.
+    portable_key
+        Whether keys mean the same outside this source and version, as a FAISS index's ids do, so that
+        rows of other stores may be matched with them.
     """
 
     uri: str
@@ -135,7 +144,23 @@ class Source(ABC):
     version: int | None
     schema: pa.Schema
     key: str
-    connector: ClassVar[str | None] = None
+    connector: str | None = None
+    portable_key: ClassVar[bool] = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before relying on this source's vectors or coverage."""
+        return ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for views of the same rows: a pinned version, or a file that has not changed."""
+        return f"{self.uri}|{self.table}|{self.version}"
+
+    @property
+    def random_access(self) -> bool:
+        """Whether `take` works."""
+        return type(self).take is not Source.take
 
     @abstractmethod
     def count(self, where: str | None = None) -> int:
@@ -165,20 +190,23 @@ class Source(ABC):
         return [Partition("all", self.count())]
 
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
-        """Rows by key, in the order of `keys`: the key, then `columns`. Raises KeyError."""
+        """Rows by key, in the order of `keys`: the key, then `columns`. Safe to call from threads.
+
+        Raises InputError for keys that are not there.
+        """
         raise UnsupportedError(f"{self.describe()} has no random access by key.")
 
     def sample(self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None) -> pa.Table:
         """At most `n` rows, a uniform sample that is a function of the rows' keys and the seed.
 
-        The rows with the `n` smallest hashes of (seed, key), in the store's order: independent of
-        batch sizes, and rows that stay sampled stay comparable while the table grows.
-        Reads the keys once, then only the sampled rows where the store has random access.
+        The rows with the `n` smallest hashes of (seed, key), in the order of the hashes: independent of
+        batch sizes and of where the rows lie, and rows that stay sampled stay comparable while the table
+        grows. Reads the keys once, then only the sampled rows where the store has random access.
         """
-        keys, order = _smallest_hashes(self, n, seed, where)
-        if _overrides(self, "take"):
-            return self.take(keys, columns)
-        return _stream_positions(self, order, columns, where)
+        keys = (
+            (batch.column(0), batch.column(0)) for batch in self.batches([], where=where, batch_rows=1 << 16)
+        )
+        return take_sample(self, *smallest_hashes(keys, n, seed), columns, where)
 
     def check_annotation(self, schema: pa.Schema) -> None:
         """Refuse, before any work, result columns that `annotate` could not write.
@@ -229,13 +257,32 @@ class Connector(ABC):
     ) -> Source:
         """Open and pin a source. Raises TableNotFoundError, UnsupportedError."""
 
-    def create(self, uri: str, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        """Create a new table from batches, whole or not at all. Raises InputError if it exists."""
+    def wrap(self, data: Any) -> Source:
+        """A source over data in memory. Raises UnsupportedError."""
+        raise UnsupportedError(f"The {self.name!r} connector can't read data in memory.")
+
+    def check_create(self, uri: str, table: str | None, schema: pa.Schema) -> None:
+        """Refuse, before any work, what `create` would refuse."""
+        raise UnsupportedError(f"The {self.name!r} connector can't create tables.")
+
+    def create(
+        self, uri: str, table: str | None, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+    ) -> None:
+        """Create a table (or file) from batches, whole or not at all.
+
+        An earlier one is replaced if all of it is spec-store's own result, see `is_own_result`; anything
+        else of that name is refused with an InputError.
+        """
         raise UnsupportedError(f"The {self.name!r} connector can't create tables.")
 
     def append(self, uri: str, table: str, rows: pa.Table) -> None:
         """Append rows to a table in one atomic step; creates the table if there is none."""
         raise UnsupportedError(f"The {self.name!r} connector can't append to tables.")
+
+
+def is_own_result(schema: pa.Schema) -> bool:
+    """Whether every column's field metadata says that spec-store wrote it."""
+    return all(b"spec_store.run" in (f.metadata or {}) for f in schema)
 
 
 @dataclass(frozen=True)
@@ -352,40 +399,48 @@ def _digests(keys: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(joined, dtype="<u8")
 
 
-def _overrides(source: Source, method: str) -> bool:
-    return getattr(type(source), method) is not getattr(Source, method)
-
-
-def _smallest_hashes(
-    source: Source, n: int, seed: int, where: str | None
+def smallest_hashes(
+    keys: Iterable[tuple[pa.Array, pa.Array]], n: int, seed: int
 ) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Keys with the `n` smallest hashes, and their positions in the stream, in stream order."""
+    """The rows whose identities have the `n` smallest hashes, in the order of the hashes.
+
+    Parameters
+    ----------
+    keys
+        Batches of row keys, and of the identities to be hashed.
+
+    Returns
+    -------
+    Row keys, and positions in the stream, both shape (≤ n,).
+    """
     best_hash = np.empty(0, np.uint64)
     best_position = np.empty(0, np.int64)
     best_keys: pa.Array | None = None
     seen = 0
-    for batch in source.batches([], where=where, batch_rows=1 << 16):
-        keys = batch.column(0)
-        hashes = np.concatenate([best_hash, hash_keys(keys, seed)])
-        positions = np.concatenate([best_position, np.arange(seen, seen + len(keys))])
-        merged = keys if best_keys is None else pa.concat_arrays([best_keys, keys])
-        seen += len(keys)
-        keep = np.arange(len(hashes))
-        if len(hashes) > n:
-            keep = np.sort(np.argpartition(hashes, n)[:n])
+    for rows, identities in keys:
+        hashes = np.concatenate([best_hash, hash_keys(identities, seed)])
+        positions = np.concatenate([best_position, np.arange(seen, seen + len(rows))])
+        merged = rows if best_keys is None else pa.concat_arrays([best_keys, rows])
+        seen += len(rows)
+        keep = np.argpartition(hashes, n)[:n] if len(hashes) > n else np.arange(len(hashes))
+        keep = keep[np.argsort(hashes[keep], kind="stable")]
         best_hash, best_position, best_keys = hashes[keep], positions[keep], merged.take(pa.array(keep))
     return (pa.nulls(0) if best_keys is None else best_keys), best_position
 
 
-def _stream_positions(
-    source: Source, positions: NDArray[np.int64], columns: Sequence[str], where: str | None
+def take_sample(
+    source: Source, keys: pa.Array, positions: NDArray[np.int64], columns: Sequence[str], where: str | None
 ) -> pa.Table:
+    """The rows that `smallest_hashes` chose, by random access or, where there is none, from the stream."""
+    if source.random_access:
+        return source.take(keys, columns)
+    order = np.argsort(positions)
     picked, start = [], 0
     for batch in source.batches(columns, where=where):
-        lo, hi = np.searchsorted(positions, [start, start + len(batch)])
-        picked.append(batch.take(pa.array(positions[lo:hi] - start)))
+        lo, hi = np.searchsorted(positions[order], [start, start + len(batch)])
+        picked.append(batch.take(pa.array(positions[order][lo:hi] - start)))
         start += len(batch)
-    return pa.Table.from_batches(picked)
+    return pa.Table.from_batches(picked).take(pa.array(np.argsort(order)))
 
 
 def find_field(source: Source, column: str) -> pa.Field:

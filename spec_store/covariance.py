@@ -25,7 +25,7 @@ from .vectors import InvalidRows, decode
 
 __all__ = ["CovarianceAccumulator", "Moments", "RowColumns"]
 
-_FORMAT = 1
+_FORMAT = 2
 _HALVES_SEED = 1_618_033  # which half a row is in must never change: saved states depend on it
 _TILE = 2048
 # Two halves of a larger state would cost gigabytes; the stability of its modes is not measured.
@@ -34,7 +34,7 @@ _LARGEST_HALVED = 4096
 
 @dataclass(frozen=True)
 class RowColumns:
-    """Raw feature columns of one batch's usable rows, those of the first half first.
+    """Raw feature columns, less their shifts, of one batch's usable rows, those of the first half first.
 
     `blocks` holds one (n, n_columns) matrix per map; `split` is where the second half begins.
     """
@@ -70,9 +70,9 @@ class CovarianceAccumulator:
     counts
         Rows in each half.
     sums
-        Shape (halves, P), float64.
+        Shape (halves, P), float64; of the columns less their maps' shifts.
     products
-        Shape (halves, P, P), float64; only blocks on and above the diagonal are kept up to date.
+        Shape (halves, P, P), float64, likewise; only blocks on and above the diagonal are kept up to date.
     invalid
         Rows that were left out because a vector was null, not finite, or zero.
 
@@ -93,6 +93,10 @@ class CovarianceAccumulator:
         ends = np.cumsum([0, *(m.n_columns for m in self.maps)])
         self._slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
         self.halves = self.halves or (2 if self.n_columns <= _LARGEST_HALVED else 1)
+        shifts = [m.shift() for m in self.maps]
+        self._shifts = [
+            None if s is None else s.astype(m.dtype) for m, s in zip(self.maps, shifts, strict=True)
+        ]
         self.counts = [0] * self.halves
         self.sums = np.zeros((self.halves, self.n_columns))
         self.products = np.zeros((self.halves, self.n_columns, self.n_columns))
@@ -141,6 +145,9 @@ class CovarianceAccumulator:
             rows = np.concatenate([rows[~second], rows[second]])
             split = int((~second).sum())
         blocks = tuple(m.columns(vectors[m.column], rows) for m in self.maps)
+        for block, shift in zip(blocks, self._shifts, strict=True):
+            if shift is not None:
+                block -= shift
         return RowColumns(blocks, split, invalid)
 
     def moments(self, rows: RowColumns) -> Moments:
@@ -205,7 +212,18 @@ class CovarianceAccumulator:
         mean = (self.sums.sum(axis=0) if half is None else self.sums[half]) / max(n, 1)
         _mirror(total)
         total /= max(n, 1)
-        return n, mean, total
+        shift = self._shift
+        total += np.outer(mean, shift) + np.outer(shift, mean + shift)
+        return n, mean + shift, total
+
+    @property
+    def _shift(self) -> NDArray[np.float64]:
+        """What was taken from the columns before they were summed, shape (P,)."""
+        parts = [
+            np.zeros(m.n_columns) if s is None else s.astype(np.float64)
+            for m, s in zip(self.maps, self._shifts, strict=True)
+        ]
+        return np.concatenate(parts)
 
     def save(self, file: str | Path | BinaryIO) -> None:
         """Write the whole state, maps included, as one .npz: JSON and arrays, no pickle."""

@@ -85,6 +85,13 @@ class FeatureMap(ABC):
         """T, shape (n_columns, n_features), or None for the identity."""
         return None
 
+    def shift(self) -> NDArray[np.float64] | None:
+        """Constants near the columns' means, shape (n_columns,); None where none are known.
+
+        Sums of products are taken of what is left of the columns, whose rounding errors are smaller.
+        """
+        return None
+
     def parameters(self) -> dict[str, Any]:
         """All scalar parameters; with `arrays`, all there is to know about the map."""
         shared = {"kind": self.kind, "column": self.column, "width": self.width}
@@ -255,6 +262,10 @@ class NystroemMap(FeatureMap):
         values, directions = scipy.linalg.eigh(kzz)
         keep = values > values[-1] * len(values) * np.finfo(self.dtype).eps
         return np.asarray(directions[:, keep] / np.sqrt(values[keep]))
+
+    def shift(self) -> NDArray[np.float64]:
+        """The kernel's mean over the landmarks, which lie as the rows do."""
+        return gaussian_kernel(self.landmarks, self.landmarks, self.bandwidth).mean(axis=0)  # type: ignore[no-any-return]
 
     def parameters(self) -> dict[str, Any]:
         return {**super().parameters(), "bandwidth": self.bandwidth}

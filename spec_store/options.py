@@ -59,7 +59,10 @@ class CompareOptions:
         In which features and their products are computed. "float64" takes about twice as long, and tells
         nearly identical embeddings apart.
     key
-        A column whose values name the typical rows of clusters in the registry; None: the store's row key.
+        A column that identifies rows: columns of two stores are matched by it, the sample depends on it,
+        and typical rows are named by it. None: the store's own row key.
+    on_missing
+        What to do with rows that only one of two stores holds: "error" refuses, "drop" leaves them out.
     prefix
         Of the result columns; None is ``spec_{first}_{second}``.
     sample_rows
@@ -86,6 +89,7 @@ class CompareOptions:
     min_stability: float = 0.5
     precision: Literal["float32", "float64"] = "float32"
     key: str | None = None
+    on_missing: Literal["error", "drop"] = "error"
     prefix: str | None = None
     sample_rows: int = 10_000
     seed: int = 0
@@ -96,6 +100,7 @@ class CompareOptions:
         _one_of("features", self.features, get_args(Features))
         _one_of("landmarks", self.landmarks, get_args(Landmarks))
         _one_of("precision", self.precision, ("float32", "float64"))
+        _one_of("on_missing", self.on_missing, ("error", "drop"))
         _one_of("rotate", self.rotate, ("varimax", "none"))
         for name in ("modes", "sample_rows", "batch_rows"):
             _at_least_one(name, getattr(self, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from .features import FeatureMap
 from .scoring import Scorer
 from .streaming import ordered_map
 
-__all__ = ["ClusterTally", "accumulate", "tally_columns", "tally_scores", "workers"]
+__all__ = ["ClusterTally", "accumulate", "scored", "tally_columns", "workers"]
 
 Progress = Callable[[int], None]
 
@@ -37,10 +37,11 @@ def accumulate(
 ) -> CovarianceAccumulator:
     """Pass 1: all rows into one accumulator; reading runs ahead, and every core computes.
 
-    The sums are taken in the store's order, so the state does not depend on the number of threads.
+    The sums are taken in the store's order and over batches of equal size, so the state depends neither
+    on the number of threads nor on how the store cuts its batches.
     """
     acc = CovarianceAccumulator(maps)
-    batches = source.batches([m.column for m in maps], where=where, batch_rows=batch_rows)
+    batches = _even(source.batches([m.column for m in maps], where=where, batch_rows=batch_rows), batch_rows)
     if acc.n_columns > _LARGEST_THREADED:
         for rows in ordered_map(acc.columns, batches, workers=1):
             acc.accumulate(rows)
@@ -51,6 +52,23 @@ def accumulate(
             acc.add(moments)
             progress(sum(moments.counts) + moments.invalid.n_rows)
     return acc
+
+
+def _even(batches: Iterator[pa.RecordBatch], n: int) -> Iterator[pa.RecordBatch]:
+    """Batches of `n` rows, the last one of what is left; copies only where batches are cut otherwise."""
+    pending: list[pa.RecordBatch] = []
+    missing = n
+    for batch in batches:
+        while len(batch) >= missing:
+            pending.append(batch.slice(0, missing))
+            batch = batch.slice(missing)
+            yield pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+            pending, missing = [], n
+        if len(batch):
+            pending.append(batch)
+            missing -= len(batch)
+    if pending:
+        yield pa.concat_batches(pending)
 
 
 @dataclass
@@ -103,36 +121,33 @@ class ClusterTally:
         return [key for _, _, key in self._top[cluster]]
 
 
-def tally_scores(
+def scored(
     source: Source,
     scorer: Scorer,
+    tally: ClusterTally,
     *,
-    key: str | None,
     where: str | None,
     batch_rows: int,
     progress: Progress,
-) -> ClusterTally:
-    """Pass 2 without writing: score every row and count; rows are named by the column `key`."""
-    tally = ClusterTally(len(scorer.clusters))
+) -> Iterator[pa.RecordBatch]:
+    """Pass 2 as a stream: each row's key and result columns, in the store's order; the tally counts along."""
 
     def score(batch: pa.RecordBatch) -> tuple[pa.Array, pa.RecordBatch]:
-        return batch.column(key or 0), scorer.compute(batch)
+        return batch.column(0), scorer.compute(batch)
 
-    columns = [m.column for m in scorer.maps] + ([key] if key else [])
-    batches = source.batches(columns, where=where, batch_rows=batch_rows)
+    batches = source.batches([m.column for m in scorer.maps], where=where, batch_rows=batch_rows)
     with threadpool_limits(1, user_api="blas"):
         for keys, result in ordered_map(score, batches, workers=workers()):
             tally.update(keys, result.column(1), result.column(4))
             progress(len(keys))
-    return tally
+            yield pa.RecordBatch.from_arrays(
+                [keys, *result.columns], names=[source.key, *result.schema.names]
+            )
 
 
-def tally_columns(
-    source: Source, prefix: str, n_clusters: int, *, key: str | None, where: str | None
-) -> ClusterTally:
-    """Read written result columns back and count them; rows are named by the column `key`."""
+def tally_columns(source: Source, prefix: str, n_clusters: int, *, where: str | None) -> ClusterTally:
+    """Read written result columns back and count them."""
     tally = ClusterTally(n_clusters)
-    lists = [f"{prefix}_clusters", f"{prefix}_scores"]
-    for batch in source.batches(lists + ([key] if key else []), where=where, batch_rows=65536):
-        tally.update(batch.column(key or 0), batch.column(lists[0]), batch.column(lists[1]))
+    for batch in source.batches([f"{prefix}_clusters", f"{prefix}_scores"], where=where, batch_rows=65536):
+        tally.update(batch.column(0), batch.column(1), batch.column(2))
     return tally

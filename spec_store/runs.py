@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .connector import find_field, get_connector
-from .errors import InputError, TableNotFoundError, UnsupportedError
+from .connector import Capability, find_field, get_connector
+from .errors import InputError, TableNotFoundError
 from .locate import DEFAULT_CONNECTOR, default_db
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def cluster_table(run: Comparison) -> pa.Table:
     rows = [
         {
             "run_id": run.run_id,
-            "table": run.source.table,
+            "table": run.table,
             "prefix": run.prefix,
             "cluster": i,
             "side": run.columns[c.end],
@@ -107,16 +107,23 @@ def cluster_table(run: Comparison) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_CLUSTERS)
 
 
-def record(run: Comparison) -> None:
-    """Append a written run and its clusters to the registry."""
-    if run.source.connector is None:
-        raise UnsupportedError(f"{run.source.describe()} has no database to record the run in.")
+def record(run: Comparison) -> bool:
+    """Append a written run and its clusters to the registry beside its results; whether there is one."""
+    to = run.destination
+    name, uri = (run.source.connector, run.source.uri) if to is None else (to.connector, to.uri)
+    if name is None or Capability.APPEND not in get_connector(name).capabilities:
+        run.warnings.append(
+            "the run is not recorded, since the results are not in a database with a registry: this output is"
+            " all there is to tell of its clusters."
+        )
+        return False
+    registry = get_connector(name)
     size = 8 * run.state.halves * run.state.n_columns**2 // 2
     row = {
         "run_id": run.run_id,
         "created_at": datetime.now(timezone.utc),
         "kind": "compare",
-        "table": run.source.table,
+        "table": run.table,
         "columns": list(run.columns),
         "prefix": run.prefix,
         "written": run.written,
@@ -139,9 +146,9 @@ def record(run: Comparison) -> None:
         "spec_store_version": installed_version("spec-store"),
         "state": run.state.to_bytes() if size <= _LARGEST_STATE else None,
     }
-    registry = get_connector(run.source.connector)
-    registry.append(run.source.uri, CLUSTERS_TABLE, cluster_table(run))
-    registry.append(run.source.uri, RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS))
+    registry.append(uri, CLUSTERS_TABLE, cluster_table(run))
+    registry.append(uri, RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS))
+    return True
 
 
 def comparison_json(run: Comparison) -> dict[str, Any]:
@@ -161,7 +168,7 @@ def comparison_json(run: Comparison) -> dict[str, Any]:
     sigmas = run.bandwidths.values if run.bandwidths else (None, None)
     return {
         "run_id": run.run_id,
-        "table": run.source.table,
+        "table": run.table,
         "columns": list(run.columns),
         "n_rows": run.n_rows,
         "n_skipped": run.n_skipped,

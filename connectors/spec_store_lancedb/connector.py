@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import lance
 import lancedb
 import pyarrow as pa
 
-from spec_store.connector import Capability, Connector
+from spec_store.connector import Capability, Connector, is_own_result
 from spec_store.errors import InputError, TableNotFoundError, UnsupportedError, did_you_mean
 
 from .source import LanceSource
@@ -25,7 +28,7 @@ class LanceDBConnector(Connector):
     """
 
     name: ClassVar[str] = "lancedb"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.WRAP}
 
     def open(
         self,
@@ -54,21 +57,45 @@ class LanceDBConnector(Connector):
             handle.checkout(version)
         return LanceSource(uri, table, handle, lambda: self.open(uri, table=table, options=options))
 
-    def create(self, uri: str, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        """Create a table from a stream; if the stream fails, nothing is left behind."""
+    def check_create(self, uri: str, table: str | None, schema: pa.Schema) -> None:
+        """Refuse a database that can't be written, and a table that holds anything but our results."""
+        if not table or not re.fullmatch(r"[\w.-]+", table, re.ASCII):
+            raise InputError(
+                f"The new table's name is {table!r}; expected letters, digits, underscores, dots and hyphens."
+            )
         self._parent_must_exist(uri)
+        if "://" not in uri and not Path(uri).is_dir():
+            return
+        db = _connect(uri, None)
+        if table in _table_names(db) and not is_own_result(db.open_table(table).schema):
+            raise InputError(
+                f"Table {table!r} exists in database {uri}, and holds more than spec-store's results. Choose"
+                " another name, or drop the table first."
+            )
+
+    def create(
+        self, uri: str, table: str | None, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+    ) -> None:
+        """Create a table from a stream, or replace one of our own; a stream that fails changes nothing.
+
+        A local table is written beside its place and renamed into it; an earlier one is overwritten by
+        one commit, which leaves its old versions readable.
+        """
+        self.check_create(uri, table, schema)
+        assert table is not None
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
         db = lancedb.connect(uri)
         if table in _table_names(db):
-            raise InputError(
-                f"Table {table!r} exists in database {uri}. Choose another name, or drop the table first."
-            )
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        try:
-            db.create_table(table, reader)
-        except BaseException:
-            if table in _table_names(db):  # a folder that is listed, but that can't be opened
-                db.drop_table(table)
-            raise
+            existing = db.open_table(table).to_lance()
+            lance.write_dataset(reader, existing, mode="overwrite")
+        elif "://" in uri:
+            _create_remotely(db, table, reader)
+        else:
+            with tempfile.TemporaryDirectory(prefix=".spec-store-", dir=uri) as beside:
+                # An empty table first: its file format is one that LanceDB itself can read.
+                staged = lancedb.connect(beside).create_table(table, schema=schema).to_lance()
+                lance.write_dataset(reader, staged, mode="append")
+                _rename_new(Path(beside) / f"{table}.lance", Path(uri) / f"{table}.lance")
 
     def append(self, uri: str, table: str, rows: pa.Table) -> None:
         """Append rows in one commit; the table is created if there is none."""
@@ -86,6 +113,26 @@ class LanceDBConnector(Connector):
             raise TableNotFoundError(f"No folder {parent} to create database {Path(uri).name!r} in.")
         if not os.access(Path(uri) if Path(uri).exists() else parent, os.W_OK):
             raise InputError(f"Database {uri} can't be written: the folder is read-only.")
+
+
+def _rename_new(staged: Path, place: Path) -> None:
+    """Move a folder to where nothing is yet."""
+    try:
+        staged.rename(place)
+    except OSError as error:
+        raise InputError(
+            f"Table {place.stem!r} came to exist in {place.parent} meanwhile: nothing was written. Choose"
+            " another name."
+        ) from error
+
+
+def _create_remotely(db: Any, table: str, reader: pa.RecordBatchReader) -> None:
+    try:
+        db.create_table(table, reader)
+    except BaseException:
+        if table in _table_names(db):  # a folder that is listed, but that can't be opened
+            db.drop_table(table)
+        raise
 
 
 _CLOUD = (

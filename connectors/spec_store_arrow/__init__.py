@@ -1,0 +1,7 @@
+"""The Arrow connector of spec-store: Parquet and Arrow files and folders, and Arrow data in memory."""
+
+from .connector import ArrowConnector
+from .files import FileSource
+from .memory import StreamSource, TableSource
+
+__all__ = ["ArrowConnector", "FileSource", "StreamSource", "TableSource"]

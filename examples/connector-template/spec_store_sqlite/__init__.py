@@ -1,0 +1,118 @@
+"""Vectors in a SQLite table, as blobs of float32, compared and annotated in place."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from spec_store.connector import Capability, Connector, Published, Source, find_field
+from spec_store.errors import ColumnClashError, FilterError, TableNotFoundError
+
+# By declared type. SQLite keeps no metadata: a type of our own is what marks a result column as ours.
+OURS = {"SPEC_INT": pa.int32(), "SPEC_REAL": pa.float32(), "SPEC_TEXT": pa.string()}
+OURS |= {"SPEC_INTS": pa.list_(pa.int32()), "SPEC_REALS": pa.list_(pa.float32())}
+TYPES = {"INTEGER": pa.int64(), "REAL": pa.float64(), "TEXT": pa.string(), **OURS}
+
+
+class SQLiteSource(Source):
+    """A table with an integer primary key. It has no versions: its rows may change under the reader."""
+
+    version, key = None, "rowid"
+
+    def __init__(self, uri, table):
+        self.uri, self.table = uri, table
+        with closing(self._connect()) as db:
+            self._kinds = {name: kind for _, name, kind, *_ in db.execute(f'PRAGMA table_info("{table}")')}
+            types = {name: TYPES.get(kind, pa.string()) for name, kind in self._kinds.items()}
+            for name in (n for n, kind in self._kinds.items() if kind == "BLOB"):
+                query = f'SELECT length("{name}") / 4 FROM "{table}" WHERE "{name}" IS NOT NULL LIMIT 1'
+                types[name] = pa.list_(pa.float32(), *(db.execute(query).fetchone() or [1]))
+        if not types:
+            raise TableNotFoundError(f"No table {table!r} in {uri}.")
+        self.schema = pa.schema(types)
+
+    def _connect(self):
+        return sqlite3.connect(f"{Path(self.uri).absolute().as_uri()}?mode=rw", uri=True)
+
+    def count(self, where=None):
+        try:
+            with closing(self._connect()) as db:
+                return db.execute(f'SELECT count(*) FROM "{self.table}" WHERE {where or 1}').fetchone()[0]
+        except sqlite3.Error as error:
+            raise FilterError(f"The filter {where!r} can't be used: {error}") from error
+
+    def batches(self, columns, *, where=None, partition=None, batch_rows=8192):
+        for column in columns:
+            find_field(self, column)
+        self.count(where)  # a bad filter is refused now, not at the first batch
+        return self._stream(columns, where, batch_rows)
+
+    def _stream(self, columns, where, batch_rows):
+        names = ", ".join(["rowid", *(f'"{c}"' for c in columns)])
+        kinds = [pa.int64(), *(self.schema.field(c).type for c in columns)]
+        with closing(self._connect()) as db:
+            cursor = db.execute(f'SELECT {names} FROM "{self.table}" WHERE {where or 1} ORDER BY rowid')
+            while rows := cursor.fetchmany(batch_rows):
+                arrays = [
+                    _array(cells, kind) for cells, kind in zip(zip(*rows, strict=True), kinds, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, names=[self.key, *columns])
+
+    def latest(self):
+        return SQLiteSource(self.uri, self.table)
+
+    def check_annotation(self, schema):
+        if foreign := [n for n in schema.names if self._kinds.get(n, "SPEC_INT") not in OURS]:
+            raise ColumnClashError(f"{self.describe()} has {foreign}, which spec-store did not write.")
+
+    def annotate(self, annotation):
+        self.check_annotation(annotation.schema)
+        names = annotation.schema.names
+        with closing(self._connect()) as db, db:
+            db.execute(f"CREATE TEMP TABLE staged (row INTEGER PRIMARY KEY, {', '.join(names)})")
+            for batch in self._stream(annotation.reads, annotation.where, annotation.batch_rows):
+                results = [_cells(column) for column in annotation.compute(batch).columns]
+                rows = zip(batch[0].to_pylist(), *results, strict=True)
+                db.executemany(f"INSERT INTO staged VALUES (?{', ?' * len(names)})", rows)
+                annotation.progress(len(batch))
+            db.commit()  # only the temporary table was written so far: nobody was locked out
+            db.execute("BEGIN IMMEDIATE")  # from here on one transaction: all of it, or nothing
+            self._drop(db, [n for n in names if n in self._kinds])
+            for f in annotation.schema:
+                kind = next(kind for kind, ours in OURS.items() if ours == f.type)
+                db.execute(f'ALTER TABLE "{self.table}" ADD COLUMN "{f.name}" {kind}')
+            pairs = ", ".join(f'"{n}" = staged."{n}"' for n in names)
+            db.execute(f'UPDATE "{self.table}" SET {pairs} FROM staged WHERE row = "{self.table}".rowid')
+        return Published(None, tuple(names), self.count(annotation.where), attempts=1)
+
+    def undo(self, columns):
+        self.check_annotation(pa.schema([(name, pa.null()) for name in columns]))
+        with closing(self._connect()) as db, db:
+            self._drop(db, columns)
+
+    def _drop(self, db, columns):
+        for name in columns:
+            db.execute(f'ALTER TABLE "{self.table}" DROP COLUMN "{name}"')
+
+
+def _array(cells, kind):
+    read = np.frombuffer if pa.types.is_fixed_size_list(kind) else lambda text, _: json.loads(text)
+    nested = pa.types.is_nested(kind)
+    return pa.array([read(c, np.float32) if nested and c is not None else c for c in cells], kind)
+
+
+def _cells(column):
+    return [json.dumps(v) if isinstance(v, list) else v for v in column.to_pylist()]
+
+
+class SQLiteConnector(Connector):
+    name = "sqlite"
+    capabilities = frozenset({Capability.TABLES, Capability.WHERE, Capability.ANNOTATE})
+
+    def open(self, uri, *, table=None, version=None, options=None):
+        if not Path(uri).is_file():
+            raise TableNotFoundError(f"No SQLite database {uri}.")
+        return SQLiteSource(uri, table)

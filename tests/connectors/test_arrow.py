@@ -1,0 +1,195 @@
+"""Parquet and Arrow files and data in memory."""
+
+import os
+
+import duckdb
+import numpy as np
+import pandas
+import polars
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+import spec_store
+from planted import vectors
+from spec_store.connector import get_connector
+from spec_store.errors import InputError, TableNotFoundError, UnsupportedError
+from spec_store_arrow import StreamSource, TableSource
+
+
+def rows(start, stop):
+    matrix = np.arange(4 * start, 4 * stop, dtype=np.float32).reshape(-1, 4)
+    return pa.table({"id": range(start, stop), "clip": vectors(matrix)})
+
+
+def ids(source, **how):
+    return [i for b in source.batches(["id"], **how) for i in b["id"].to_pylist()]
+
+
+def wrap(data):
+    return get_connector("arrow").wrap(data)
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths_with_hive_partitions_as_columns(tmp_path):
+    for split, part in (("train", rows(0, 70)), ("test", rows(70, 100))):
+        folder = tmp_path / "images" / f"split={split}"
+        folder.mkdir(parents=True)
+        pq.write_table(part, folder / "part-0.parquet")
+    (tmp_path / "images" / "_SUCCESS").touch()
+    (tmp_path / "images" / ".part.crc").touch()
+    source = get_connector("arrow").open(str(tmp_path / "images"))
+    assert ids(source) == [*range(70, 100), *range(70)]
+    found = {b["split"][0].as_py() for b in source.batches(["split"])}
+    assert found == {"train", "test"}
+    assert [p.n_rows for p in source.partitions()] == [30, 70]
+    numbers = [k for b in source.batches([], partition=source.partitions()[1]) for k in b[0].to_pylist()]
+    assert numbers == list(range(30, 100))
+
+
+@pytest.mark.parametrize("name", ["x.arrow", "x.feather", "x.parquet"])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_files_of_each_kind_by_path_and_by_uri(tmp_path, name, scheme):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(rows(0, 50), path, row_group_size=7)
+    elif name.endswith("feather"):
+        pyarrow.feather.write_feather(rows(0, 50), path, compression="zstd")
+    else:
+        with pa.ipc.new_file(path, rows(0, 50).schema) as writer:
+            writer.write_table(rows(0, 50), max_chunksize=9)
+    source = get_connector("arrow").open(f"{scheme}{path}")
+    assert ids(source, batch_rows=4) == list(range(50))
+
+
+def test_nested_columns_and_nulls(tmp_path):
+    inner = pa.StructArray.from_arrays([vectors(np.ones((3, 2)))], ["vector"])
+    vector = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    table = pa.table({"emb": inner, "clip": vector, "row": ["a", "b", "c"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    for source in (get_connector("arrow").open(str(tmp_path / "x.parquet")), wrap(table)):
+        (batch,) = source.batches(["emb.vector", "clip"])
+        assert batch.schema.names == ["_row", "emb.vector", "clip"]
+        assert batch["clip"].to_pylist() == [[1, 2], None, [3, 4]]
+        assert batch["emb.vector"].to_pylist() == [[1, 1]] * 3
+
+
+def test_what_cannot_be_read_is_refused_by_name(tmp_path):
+    connector = get_connector("arrow")
+    with pytest.raises(TableNotFoundError, match="No file or folder"):
+        connector.open(str(tmp_path / "nothing.parquet"))
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match=r"suffix '\.csv'; expected one of \.parquet"):
+        connector.open(str(tmp_path / "x.csv"))
+    with pytest.raises(InputError, match="holds no Parquet or Arrow files"):
+        connector.open(str(tmp_path))
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 but nothing more")
+    with pytest.raises(InputError, match="can't be read"):
+        connector.open(str(tmp_path / "x.parquet"))
+    with pytest.raises(InputError, match="have no table"):
+        connector.open(str(tmp_path / "x.parquet"), table="images")
+
+
+def test_a_file_that_changes_between_two_passes_is_noticed(tmp_path):
+    pq.write_table(rows(0, 50), tmp_path / "x.parquet")
+    source = get_connector("arrow").open(str(tmp_path / "x.parquet"))
+    assert len(ids(source)) == 50
+    pq.write_table(rows(0, 60), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="changed while they were read"):
+        ids(source)
+
+
+class Exported:
+    """What pandas, polars, DuckDB and datasets have in common."""
+
+    def __init__(self, *tables):
+        self._tables = list(tables)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        table = self._tables[0] if len(self._tables) == 1 else self._tables.pop(0)
+        return table.__arrow_c_stream__(requested_schema)
+
+
+def test_whatever_exports_a_stream_is_read_pass_after_pass():
+    source = wrap(Exported(rows(0, 40)))
+    assert isinstance(source, StreamSource)
+    assert ids(source, batch_rows=7) == ids(source) == list(range(40))
+    assert source.count() == 40
+    assert len(source.sample(10, seed=0, columns=["clip"])) == 10
+
+
+def test_pandas_polars_and_duckdb_are_read_and_their_vectors_compared():
+    x = np.random.default_rng(0).standard_normal((300, 6)).astype(np.float32)
+    table = pa.table(
+        {"id": range(300), "a": vectors(x), "b": vectors(np.tanh(x[:, ::-1] * [1, 2, 3, 4, 5, 6]))}
+    )
+    frames = {
+        "polars": polars.from_arrow(table),
+        "duckdb": duckdb.from_arrow(table).filter("id >= 0"),
+        "pandas": pandas.DataFrame({name: table[name].to_pylist() for name in table.column_names}),
+    }
+    expected = spec_store.compare(table, ["a", "b"], key="id").eigenvalues["a"]
+    for name, frame in frames.items():
+        assert ids(wrap(frame)) == list(range(300)), name
+        found = spec_store.compare(frame, ["a", "b"], key="id").eigenvalues["a"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
+
+
+def test_a_reader_that_one_pass_uses_up_is_refused_with_the_remedy():
+    with pytest.raises(InputError, match=r"can be read only once.*reader\.read_all\(\)"):
+        wrap(rows(0, 5).to_reader())
+
+
+def test_a_stream_that_changes_between_passes_is_noticed():
+    # One table for the schema, one for the count, and another for the pass.
+    source = wrap(Exported(rows(0, 40), rows(0, 40), rows(0, 30)))
+    assert source.count() == 40
+    with pytest.raises(InputError, match="gave 40 rows at first and 30 now"):
+        ids(source)
+
+
+def test_arrays_and_tables_have_random_access():
+    matrix = np.random.default_rng(0).standard_normal((50, 3))
+    source = wrap({"id": np.arange(50), "clip": matrix})
+    assert isinstance(source, TableSource)
+    taken = source.take(pa.array([49, 0, 7]), ["id", "clip"])
+    assert taken["id"].to_pylist() == [49, 0, 7]
+    np.testing.assert_array_equal(np.array(taken["clip"].to_pylist()), matrix[[49, 0, 7]])
+    chunked = wrap(pa.concat_tables([rows(0, 20), rows(20, 21), rows(21, 50)]))
+    assert chunked.take(pa.array([40, 20, 3, 40]), ["id"])["id"].to_pylist() == [40, 20, 3, 40]
+    with pytest.raises(InputError, match="1 of 1 rows are not in"):
+        source.take(pa.array([50]), ["id"])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (7, "A int can't be compared: expected a table's name, or data"),
+        ({"clip": np.zeros((3, 2)), "dino": np.zeros((4, 2))}, "different numbers of rows"),
+        ({"clip": np.zeros((3, 2, 2))}, r"Array 'clip' has shape \(3, 2, 2\)"),
+    ],
+)
+def test_data_that_is_no_table_is_refused(data, message):
+    with pytest.raises(InputError, match=message):
+        wrap(data)
+
+
+def test_data_in_memory_is_compared_and_written_to_a_file(tmp_path, planted_table):
+    run = spec_store.compare(planted_table, ["clip", "dino"], key="id", dim=60, sample_rows=1500)
+    with pytest.raises(UnsupportedError, match="--db and --table"):
+        run.write()
+    run.write(out=tmp_path / "scores.parquet")
+    found = pq.read_table(tmp_path / "scores.parquet")
+    assert found.column_names == [
+        "id",
+        *(f"spec_clip_dino_{n}" for n in ("cluster", "clusters", "side", "score", "scores")),
+    ]
+    assert found["id"].to_pylist() == planted_table["id"].to_pylist()
+    sizes = np.bincount([j for c in found["spec_clip_dino_clusters"].to_pylist() for j in c])
+    assert sizes.tolist() == run.clusters["size"].to_pylist()
+    assert found.schema.field("id").metadata[b"spec_store.run"].decode() == run.run_id
+    run.write(out=tmp_path / "scores.parquet")  # ours: replaced
+    pq.write_table(planted_table, tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="holds more than spec-store's results"):
+        run.write(out=tmp_path / "other.parquet")
+    assert sorted(os.listdir(tmp_path)) == ["other.parquet", "scores.parquet"]
