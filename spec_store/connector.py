@@ -24,6 +24,7 @@ from .errors import (
     ColumnNotFoundError,
     ConnectorError,
     InputError,
+    MissingExtraError,
     SpecStoreError,
     UnsupportedError,
     did_you_mean,
@@ -303,6 +304,8 @@ def get_connector(name: str) -> Connector:
     ------
     ConnectorError
         No such name (lists the installed ones), two packages claim it, or its import fails.
+    MissingExtraError
+        It belongs to an extra of its package that is not installed; holds the install line.
     """
     found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
     if not found:
@@ -341,17 +344,28 @@ def _load(point: EntryPoint) -> Connector:
         connector = point.load()()
     except SpecStoreError:
         raise
-    except Exception as error:
-        raise ConnectorError(
-            f"The connector {point.name!r} of package {_package(point)} can't be loaded:"
-            f" {type(error).__name__}: {error}"
+    except ModuleNotFoundError as error:
+        if not point.extras:
+            raise _broken(point, error) from error
+        install = f'pip install "{_package(point)}[{",".join(point.extras)}]"'
+        raise MissingExtraError(
+            f"The connector {point.name!r} needs {error.name}, which is not installed: {install}"
         ) from error
+    except Exception as error:
+        raise _broken(point, error) from error
     if not isinstance(connector, Connector):
         raise ConnectorError(
             f"The connector {point.name!r} of package {_package(point)} is a {type(connector).__name__},"
             " not a spec_store.connector.Connector."
         )
     return connector
+
+
+def _broken(point: EntryPoint, error: Exception) -> ConnectorError:
+    return ConnectorError(
+        f"The connector {point.name!r} of package {_package(point)} can't be loaded:"
+        f" {type(error).__name__}: {error}"
+    )
 
 
 def _package(point: EntryPoint) -> str:

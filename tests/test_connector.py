@@ -7,7 +7,13 @@ import pyarrow as pa
 import pytest
 
 from spec_store.connector import Source, find_field, get_connector, hash_keys, installed_connectors
-from spec_store.errors import ColumnNotFoundError, ConnectorError, InputError, UnsupportedError
+from spec_store.errors import (
+    ColumnNotFoundError,
+    ConnectorError,
+    InputError,
+    MissingExtraError,
+    UnsupportedError,
+)
 
 
 class Rows(Source):
@@ -124,6 +130,18 @@ def test_a_plug_in_that_fails_at_import_is_named_and_breaks_nothing_else(site):
     assert "no licence" in found["broken"].error
     assert found["lancedb"].error is None
     assert "annotate" in found["lancedb"].capabilities
+
+
+def test_a_plug_in_of_an_extra_that_is_not_installed_gives_the_install_line(site):
+    target = "cloud_store_module:C [client]"
+    plug_in(site, "cloud-store", "cloud", target, "import a_client_that_nobody_has\n")
+    with pytest.raises(
+        MissingExtraError, match=r'needs a_client_that.*: pip install "cloud-store\[client\]"$'
+    ):
+        get_connector("cloud")
+    with pytest.warns(UserWarning, match="pip install"):
+        found = {c.name: c for c in installed_connectors()}
+    assert found["lancedb"].error is None
 
 
 def test_a_plug_in_that_is_no_connector_is_refused(site):

@@ -21,8 +21,8 @@ def commands_in(text):
     return [shlex.split(line.split("   #")[0]) for line in lines]
 
 
-def test_readme_shows_the_three_commands():
-    assert [c[1] for c in commands_in(README)] == ["compare", "clusters", "query"]
+def test_readme_shows_the_three_commands_first():
+    assert [c[1] for c in commands_in(README)][:3] == ["compare", "clusters", "query"]
 
 
 @pytest.mark.parametrize("words", commands_in(README), ids=lambda w: w[1])

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,7 +84,11 @@ class LanceDBConnector(Connector):
         """
         self.check_create(uri, table, schema)
         assert table is not None
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        with _own_errors(batches) as stream:
+            self._write(uri, table, pa.RecordBatchReader.from_batches(schema, stream))
+
+    @staticmethod
+    def _write(uri: str, table: str, reader: pa.RecordBatchReader) -> None:
         db = lancedb.connect(uri)
         if table in _table_names(db):
             existing = db.open_table(table).to_lance()
@@ -93,7 +98,7 @@ class LanceDBConnector(Connector):
         else:
             with tempfile.TemporaryDirectory(prefix=".spec-store-", dir=uri) as beside:
                 # An empty table first: its file format is one that LanceDB itself can read.
-                staged = lancedb.connect(beside).create_table(table, schema=schema).to_lance()
+                staged = lancedb.connect(beside).create_table(table, schema=reader.schema).to_lance()
                 lance.write_dataset(reader, staged, mode="append")
                 _rename_new(Path(beside) / f"{table}.lance", Path(uri) / f"{table}.lance")
 
@@ -113,6 +118,26 @@ class LanceDBConnector(Connector):
             raise TableNotFoundError(f"No folder {parent} to create database {Path(uri).name!r} in.")
         if not os.access(Path(uri) if Path(uri).exists() else parent, os.W_OK):
             raise InputError(f"Database {uri} can't be written: the folder is read-only.")
+
+
+@contextmanager
+def _own_errors(batches: Iterator[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Raise what the stream itself raised, in place of what Lance makes of it."""
+    raised: list[BaseException] = []
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    try:
+        yield stream()
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
 
 
 def _rename_new(staged: Path, place: Path) -> None:

@@ -1,0 +1,177 @@
+"""Before and after, on rows that no map was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..metrics import difference_eigenvalues, mean_cosine, nearest, neighbour_overlap, ranks, recall
+
+__all__ = ["ClusterJudgement", "Judge", "Judgement"]
+
+_NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class ClusterJudgement:
+    """One SPEC cluster's held-out rows.
+
+    Attributes
+    ----------
+    cluster, n_rows
+        Its number, and its rows among those judged.
+    held
+        How strongly the source, the target and the map's output hold it together: the Rayleigh
+        quotient of its centred indicator under each cosine kernel.
+    recovered
+        The share of the target's lead over the source that the output has made up; 1 is all of it.
+    recall_1, recall_10
+        As in `Judgement`, over these rows; NaN outside the target's space.
+    overlap_target
+        As in `Judgement`, over these rows.
+    """
+
+    cluster: int
+    n_rows: int
+    held: tuple[float, float, float]
+    recovered: float
+    recall_1: float
+    recall_10: float
+    overlap_target: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a map does on held-out rows.
+
+    Attributes
+    ----------
+    name
+        Of the map; "none" for the source as it is.
+    spec_diff
+        Of its output against the target, cosine kernel, uncentred; exact on the rows judged.
+    eigenvalues
+        The leading eigenvalues at the output's end, and at the target's.
+    recall_1, recall_10
+        The share of rows whose own target is the nearest, or among the 10 nearest, of all targets judged;
+        NaN outside the target's space.
+    overlap_source, overlap_target
+        The share of a row's 10 nearest neighbours that it has in the source's space, and in the
+        target's.
+    cosine_source, cosine_target
+        Mean cosine to the source's, and to the target's vectors; NaN where widths differ.
+    clusters
+        The same per SPEC cluster.
+    """
+
+    name: str
+    spec_diff: float
+    eigenvalues: tuple[Sequence[float], Sequence[float]]
+    recall_1: float
+    recall_10: float
+    overlap_source: float
+    overlap_target: float
+    cosine_source: float
+    cosine_target: float
+    clusters: tuple[ClusterJudgement, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; NaN becomes None."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+@dataclass
+class Judge:
+    """Judges outputs against the same held-out rows.
+
+    Parameters
+    ----------
+    a, b
+        Unit rows of source (n, d_a) and target (n, d_b).
+    members
+        By cluster, which rows are its members, shape (n,).
+    to_target
+        Whether outputs are to lie in the target's space.
+    """
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    members: Mapping[int, NDArray[np.bool_]]
+    to_target: bool
+    _near: tuple[NDArray[np.intp], NDArray[np.intp]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._near = nearest(self.a, _NEIGHBOURS), nearest(self.b, _NEIGHBOURS)
+
+    def before(self) -> Judgement:
+        """The source as it is."""
+        return self._judged("none", self.a, in_target=False)
+
+    def after(self, name: str, f: NDArray[np.float32]) -> Judgement:
+        """A map's output, unit rows (n, d)."""
+        return self._judged(name, f, in_target=self.to_target)
+
+    def _judged(self, name: str, f: NDArray[np.float32], *, in_target: bool) -> Judgement:
+        rank = ranks(f, self.b) if in_target else np.full(len(f), np.nan)
+        near = nearest(f, _NEIGHBOURS)
+        overlaps = [neighbour_overlap(near, known) for known in self._near]
+        ends = difference_eigenvalues(f, self.b)
+        return Judgement(
+            name=name,
+            spec_diff=max((abs(v) for end in ends for v in end), default=0.0),
+            eigenvalues=ends,
+            recall_1=recall(rank, 1) if in_target else float("nan"),
+            recall_10=recall(rank, 10) if in_target else float("nan"),
+            overlap_source=float(overlaps[0].mean()),
+            overlap_target=float(overlaps[1].mean()),
+            cosine_source=_cosine(f, self.a, comparable=not in_target),
+            cosine_target=_cosine(f, self.b, comparable=in_target),
+            clusters=tuple(
+                self._cluster(j, rows, f, rank, overlaps[1], in_target) for j, rows in self.members.items()
+            ),
+        )
+
+    def _cluster(
+        self,
+        number: int,
+        rows: NDArray[np.bool_],
+        f: NDArray[np.float32],
+        rank: NDArray[np.float64],
+        overlap: NDArray[np.float64],
+        in_target: bool,
+    ) -> ClusterJudgement:
+        held = _held(self.a, rows), _held(self.b, rows), _held(f, rows)
+        lead = held[1] - held[0]
+        return ClusterJudgement(
+            cluster=number,
+            n_rows=int(rows.sum()),
+            held=held,
+            recovered=(held[2] - held[0]) / lead if lead else float("nan"),
+            recall_1=recall(rank[rows], 1) if in_target else float("nan"),
+            recall_10=recall(rank[rows], 10) if in_target else float("nan"),
+            overlap_target=float(overlap[rows].mean()) if rows.any() else float("nan"),
+        )
+
+
+def _held(x: NDArray[np.float32], rows: NDArray[np.bool_]) -> float:
+    """uᵀ (X Xᵀ/n) u for the unit vector u along the rows' centred indicator."""
+    u = rows - rows.mean()
+    size = float(u @ u)
+    return float(((u @ x) ** 2).sum()) / (size * len(x)) if size else float("nan")
+
+
+def _cosine(f: NDArray[np.float32], x: NDArray[np.float32], *, comparable: bool) -> float:
+    return mean_cosine(f, x) if comparable and f.shape == x.shape else float("nan")

@@ -1,0 +1,126 @@
+"""What alignment minimises on the normalised outputs f of a mini-batch, with its gradient.
+
+|K_f - K_b|²_F / n² + β SPEC-diff(f, b)² + μ (1 - mean cosine of f to its anchor)
+
+References
+----------
+Jalali, Dibaei Nia, Farnia, "Towards an explainable comparison and alignment of feature embeddings",
+ICML 2025, section 5: the SPEC-diff term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Objective", "Terms"]
+
+_POWER_ITERATIONS = 12
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The objective's parts.
+
+    Attributes
+    ----------
+    kernel
+        |K_f - K_b|²_F / n².
+    spec
+        SPEC-diff squared, the square of the eigenvalue of largest absolute value of (K_f - K_b)/n.
+    fidelity
+        1 - mean cosine to the anchor.
+    total
+        Their weighted sum.
+    """
+
+    kernel: float
+    spec: float
+    fidelity: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objective for one kernel and one set of weights.
+
+    Parameters
+    ----------
+    kernel
+        "cosine", or "gaussian" with exp((x·y - 1)/σ²) on unit rows.
+    beta
+        Weight of SPEC-diff².
+    mu
+        Weight of fidelity.
+    bandwidths
+        σ of the aligned and of the target rows, for the Gaussian kernel.
+    """
+
+    kernel: Literal["cosine", "gaussian"] = "cosine"
+    beta: float = 1.0
+    mu: float = 0.01
+    bandwidths: tuple[float, float] = (1.0, 1.0)
+
+    def value_and_gradient(
+        self, f: NDArray[Any], b: NDArray[Any], anchor: NDArray[Any]
+    ) -> tuple[Terms, NDArray[Any]]:
+        """The terms, and the gradient with respect to the unit rows `f`, shape (n, d_f).
+
+        Parameters
+        ----------
+        f, b, anchor
+            Unit rows: aligned (n, d_f), target (n, d_b), and what f is to stay near (n, d_f).
+        """
+        measure = self._cosine if self.kernel == "cosine" else self._gaussian
+        kernel, spec, gradient = measure(f, b)
+        fidelity = 1.0 - float(np.einsum("ij,ij->", f, anchor)) / len(f)
+        gradient -= (self.mu / len(f)) * anchor
+        return Terms(kernel, spec, fidelity, kernel + self.beta * spec + self.mu * fidelity), gradient
+
+    def _cosine(self, f: NDArray[Any], b: NDArray[Any]) -> tuple[float, float, NDArray[Any]]:
+        n = len(f)
+        ff, fb, bb = f.T @ f, f.T @ b, b.T @ b
+        kernel = float((ff**2).sum() - 2 * (fb**2).sum() + (bb**2).sum()) / n**2
+        gradient = (4 / n**2) * (f @ ff - b @ fb.T)
+        if not self.beta:
+            return kernel, 0.0, gradient
+        u, value = _extreme(lambda v: (f @ (f.T @ v) - b @ (b.T @ v)) / n, f @ _start(f) - b @ _start(b))
+        gradient += (4 * self.beta * value / n) * np.outer(u, u @ f)
+        return kernel, value**2, gradient
+
+    def _gaussian(self, f: NDArray[Any], b: NDArray[Any]) -> tuple[float, float, NDArray[Any]]:
+        n = len(f)
+        sigma_f, sigma_b = self.bandwidths
+        k = np.exp((f @ f.T - 1) / sigma_f**2)
+        difference = k - np.exp((b @ b.T - 1) / sigma_b**2)
+        kernel = float((difference**2).sum()) / n**2
+        by_entry = (2 / n**2) * difference
+        value = 0.0
+        if self.beta:
+            u, value = _extreme(lambda v: difference @ v / n, difference @ np.ones(n, f.dtype))
+            by_entry += (2 * self.beta * value / n) * np.outer(u, u)
+        return kernel, value**2, (2 / sigma_f**2) * ((by_entry * k) @ f)
+
+
+def _start(rows: NDArray[Any]) -> NDArray[Any]:
+    """A direction to begin with that hardly any spectrum is blind to, the same in every run."""
+    direction = np.random.default_rng(rows.shape[1]).standard_normal((rows.shape[1],))
+    return direction.astype(rows.dtype)
+
+
+def _extreme(apply: Any, start: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """A unit vector near the eigenvector of largest |λ|, by power iteration, and its Rayleigh quotient."""
+    u = start
+    for _ in range(_POWER_ITERATIONS):
+        norm = float(np.linalg.norm(u))
+        if norm == 0:  # the kernels are equal: there is nothing to reduce
+            return u, 0.0
+        u = apply(u / norm)
+    norm = float(np.linalg.norm(u))
+    if norm == 0:
+        return u, 0.0
+    u = u / norm
+    return u, float(u @ apply(u))

@@ -1,0 +1,86 @@
+"""How well one set of vectors stands in for another: retrieval, neighbourhoods, spectra.
+
+All take unit rows and compare row i with row i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["difference_eigenvalues", "mean_cosine", "nearest", "neighbour_overlap", "ranks", "recall"]
+
+_BLOCK = 1024
+
+
+def ranks(
+    queries: NDArray[Any], gallery: NDArray[Any], own: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """Where its own row of the gallery comes among a query's nearest, 0 for first; shape (n,).
+
+    Parameters
+    ----------
+    queries, gallery
+        Unit rows, shape (n, d) and (m, d).
+    own
+        Which row of the gallery is each query's own; the row of the same number by default.
+
+    Notes
+    -----
+    Rows at the same distance as the own one count half: a map that collapses all rows has no recall.
+    Memory: blocks of 1,024 x m.
+    """
+    own = np.arange(len(queries)) if own is None else own
+    found = np.empty(len(queries))
+    for start in range(0, len(queries), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        similarity = queries[rows] @ gallery.T
+        mine = similarity[np.arange(len(similarity)), own[rows]][:, None]
+        found[rows] = (similarity > mine).sum(axis=1) + ((similarity == mine).sum(axis=1) - 1) / 2
+    return found
+
+
+def recall(rank: NDArray[np.float64], k: int) -> float:
+    """The share of queries whose own row is among their `k` nearest; NaN for no queries."""
+    return float((rank < k).mean()) if len(rank) else float("nan")
+
+
+def nearest(rows: NDArray[Any], k: int) -> NDArray[np.intp]:
+    """The `k` nearest other rows of each, in no order; shape (n, min(k, n - 1))."""
+    k = min(k, len(rows) - 1)
+    found = np.empty((len(rows), k), np.intp)
+    for start in range(0, len(rows), _BLOCK):
+        similarity = rows[start : start + _BLOCK] @ rows.T
+        at = np.arange(len(similarity))
+        similarity[at, start + at] = -np.inf
+        found[start : start + _BLOCK] = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+    return found
+
+
+def neighbour_overlap(one: NDArray[np.intp], two: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The share of each row's nearest that both lists of `nearest` hold, shape (n,)."""
+    k = one.shape[1]
+    return np.asarray((one[:, :, None] == two[:, None, :]).any(axis=2).sum(axis=1) / max(k, 1))
+
+
+def mean_cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
+    """Mean cosine of row i with row i."""
+    return float(np.einsum("ij,ij->i", one, two).mean())
+
+
+def difference_eigenvalues(
+    f: NDArray[Any], b: NDArray[Any], n: int = 5
+) -> tuple[Sequence[float], Sequence[float]]:
+    """The leading eigenvalues of (F Fᵀ - B Bᵀ)/n at both ends, strongest first: the cosine kernel, exactly.
+
+    Cost: O(n d²); no n x n matrix is made.
+    """
+    stacked = np.concatenate([f, b], axis=1).astype(np.float64)
+    r: NDArray[np.float64] = np.asarray(np.linalg.qr(stacked, mode="r"))
+    left, right = r[:, : f.shape[1]], r[:, f.shape[1] :]
+    values = np.linalg.eigvalsh((left @ left.T - right @ right.T) / len(f))
+    first, second = values[::-1][:n], values[:n]
+    return [float(v) for v in first if v > 0], [float(v) for v in second if v < 0]
