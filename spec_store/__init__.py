@@ -4,6 +4,8 @@ The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulato
 `solve`; `query`, `clusters`, `list_runs` and `undo` on an annotated table.
 """
 
+from .align import Alignment, align
+from .alignment import AlignmentMap, AlignOptions, load_map
 from .bandwidth import Bandwidths, auto_bandwidths
 from .clusters import Cluster, find_clusters, varimax
 from .compare import Comparison, compare
@@ -11,12 +13,16 @@ from .connector import installed_connectors
 from .covariance import CovarianceAccumulator
 from .errors import SpecStoreError
 from .features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
+from .gate import Gate, gate
 from .options import CompareOptions
 from .query import clusters, query, undo
 from .runs import list_runs
 from .spectrum import Modes, Spectrum, solve
 
 __all__ = [
+    "AlignOptions",
+    "Alignment",
+    "AlignmentMap",
     "Bandwidths",
     "Cluster",
     "CompareOptions",
@@ -24,18 +30,22 @@ __all__ = [
     "CosineMap",
     "CovarianceAccumulator",
     "FeatureMap",
+    "Gate",
     "Modes",
     "NystroemMap",
     "RandomFourierMap",
     "SpecStoreError",
     "Spectrum",
+    "align",
     "auto_bandwidths",
     "clusters",
     "compare",
     "find_clusters",
+    "gate",
     "installed_connectors",
     "kmeans_landmarks",
     "list_runs",
+    "load_map",
     "query",
     "solve",
     "undo",

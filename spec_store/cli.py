@@ -15,7 +15,9 @@ from .errors import SpecStoreError
 from .terminal import ProgressLines, echo_rows, echo_table, format_number
 
 if TYPE_CHECKING:
+    from .align import Alignment
     from .compare import Comparison
+    from .gate import Gate
 
 __all__ = ["main"]
 
@@ -299,6 +301,295 @@ def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = Fal
             line.append(" ".join(r["top_rows"][:5]))
         body.append(line)
     echo_table(header, body, right=(0, 2, 3, 4, 5, 6))
+
+
+class _List(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """Values separated by commas."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self.name = name
+        self._kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self._kind(part.strip()) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not {self.name}.", param, ctx)
+
+
+def _align_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The fields of `AlignOptions`, in the order in which --help shows them."""
+    options = [
+        click.option(
+            "--in-place",
+            is_flag=True,
+            help="Stay in the source's space, where its own queries still work; otherwise the output lies in"
+            " the target's, where old vectors answer the new model's queries.",
+        ),
+        click.option(
+            "--kind",
+            type=_List(str, "affine|lowrank|residual,…"),
+            default="affine",
+            show_default=True,
+            help="Of map; of several, the best on training rows kept aside is written.",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(["cosine", "gaussian"]),
+            default="cosine",
+            show_default=True,
+            help="Of the objective.",
+        ),
+        click.option("--beta", type=float, default=1.0, show_default=True, help="Weight of SPEC-diff²."),
+        click.option(
+            "--fidelity",
+            type=_List(float, "μ,…"),
+            default="0.01",
+            show_default=True,
+            help="Weight of staying near the target's vectors (in place: the source's own). Of several, each"
+            " is fitted and shown, and nothing is written.",
+        ),
+        click.option("--ridge", type=float, default=0.01, show_default=True, help="Penalty of the start."),
+        click.option("--rank", type=int, default=32, show_default=True, help="Of lowrank maps."),
+        click.option(
+            "--n-frequencies",
+            type=int,
+            default=512,
+            show_default=True,
+            help="Random features of residual maps.",
+        ),
+        click.option("--steps", type=int, default=400, show_default=True, help="Mini-batches of the fit."),
+        click.option("--minibatch-rows", type=int, default=2048, show_default=True, help="Rows of each."),
+        click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam."),
+        click.option(
+            "--held-out", type=float, default=0.1, show_default=True, help="Share of rows never trained on."
+        ),
+        click.option(
+            "--judged-rows", type=int, default=5000, show_default=True, help="Held-out rows judged, at most."
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the split and every draw."),
+        click.option("--where", metavar="SQL", help="Only rows that match are fitted, judged and written."),
+        click.option(
+            "--key",
+            metavar="COLUMN",
+            help="The column that identifies rows: decides the split, joins stores.",
+        ),
+        click.option(
+            "--on-missing",
+            type=click.Choice(["error", "drop"]),
+            default="error",
+            show_default=True,
+            help="Rows that only one of two stores holds: refuse, or leave them out and say so.",
+        ),
+        click.option(
+            "--column", help="The result column. Default: {source}_as_{target}, or {source}_aligned."
+        ),
+        click.option(
+            "--unit/--no-unit",
+            default=True,
+            show_default=True,
+            help="Write unit vectors, which cosine search ranks alike, or the map's raw output.",
+        ),
+        click.option("--force", is_flag=True, help="Write even what held-out rows speak against."),
+        click.option(
+            "--skip-invalid",
+            is_flag=True,
+            help="Leave out null, NaN and zero vectors; their results are null.",
+        ),
+        click.option("--batch-rows", type=int, default=4096, show_default=True, help="Rows per batch."),
+    ]
+    return functools.reduce(lambda c, option: option(c), reversed(options), command)
+
+
+@main.command()
+@_table_option
+@click.option("--source", required=True, help="The column to be aligned.")
+@click.option("--target", required=True, help="The column whose clusters it is to hold.")
+@_db_option
+@_align_options
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(dir_okay=False),
+    help="Judge and write a map that was exported before; fit nothing.",
+)
+@click.option("--export", type=click.Path(dir_okay=False), help="Save the map: spec_store.load_map(FILE).")
+@click.option("--dry-run", is_flag=True, help="Fit, judge and print; write no column.")
+@_json_option
+def align(
+    table: str,
+    source: str,
+    target: str,
+    db: str | None,
+    map_file: str | None,
+    export: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Fit a map under which one embedding holds the other's clusters; write the aligned column.
+
+    \b
+    spec-store align --table images --source clip --target dino --key id
+    spec-store align --table images --source clip --target dino --in-place --fidelity 0,0.01,0.1 --dry-run
+    spec-store align --table images --source clip --target dino --export map.npz
+    """
+    from .align import align as run_alignment
+    from .alignment import AlignOptions
+    from .errors import NotBetterError
+
+    options = AlignOptions(**fields)
+    if len(options.fidelity) > 1 and not dry_run:
+        raise click.UsageError("Several --fidelity values are for looking at: add --dry-run.")
+    with _progress() as progress:
+        run = run_alignment(
+            table,
+            source,
+            target,
+            db=db,
+            map=map_file,
+            progress=progress,
+            check_write=not dry_run,
+            options=options,
+        )
+        if export:
+            run.export(export)
+        refused = None
+        if not dry_run:
+            try:
+                run.write()
+            except NotBetterError as error:
+                refused = error
+    for warning in run.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if as_json:
+        click.echo(json.dumps(run.to_json(), indent=2))
+    else:
+        _print_alignment(run, export)
+    if refused:
+        raise refused
+
+
+def _print_alignment(run: Alignment, export: str | None) -> None:
+    a, b = run.columns
+    click.echo(
+        f"{a} to {b}: {run.n_train:,} rows to fit, {run.n_judged:,} of {run.n_held_out:,} held-out rows"
+        " judged"
+    )
+    header = ["map", "SPEC-diff", "recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
+    header += ["own end", f"{b}'s end"]
+    body = []
+    for i, j in enumerate(run.judgements):
+        numbers = (
+            j.recall_1,
+            j.recall_10,
+            j.overlap_source,
+            j.overlap_target,
+            j.cosine_source,
+            j.cosine_target,
+        )
+        ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
+        name = f"{j.name} *" if i == run.chosen else j.name
+        body.append([name, format_number(j.spec_diff), *(_share(v) for v in numbers), *ends])
+    echo_table(header, body, right=range(1, 8))
+    click.echo(f"as {a}, as {b}: share of the 10 nearest neighbours that are those in {a}'s, in {b}'s space.")
+    if run.after.clusters:
+        click.echo(
+            "Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:"
+        )
+        header = ["cluster", "judged", f"in {a}", f"in {b}", "in map", "recovered", "recall@1", "recall@10"]
+        body = [
+            [
+                *(str(c.cluster), str(c.n_rows)),
+                *(format_number(v) for v in c.held),
+                _share(c.recovered) if c.held[1] > c.held[0] else "-",
+                *(_share(c.recall_1), _share(c.recall_10)),
+            ]
+            for c in run.after.clusters
+        ]
+        echo_table(header, body, right=range(8))
+        lost = [c for c in run.after.clusters if c.held[1] > c.held[0] and c.recovered < 0.5]
+        if lost:
+            names = ", ".join(str(c.cluster) for c in lost)
+            click.echo(f"Not recoverable from {a}: cluster {names}. {b} holds them, and no map of {a} does.")
+    if export:
+        click.echo(f'Exported {export}: spec_store.load_map("{export}").transform(vectors)')
+    if run.written:
+        total = sum(run.seconds.values())
+        click.echo(f"Wrote {run.column} in {total:.1f} s (run {run.run_id}).")
+        click.echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
+    else:
+        click.echo("No column was written.")
+
+
+def _share(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+@main.command()
+@_table_option
+@click.option("--source", required=True, help="The column in use now.")
+@click.option("--target", required=True, help="The column to switch to.")
+@_db_option
+@click.option("--map", "map_file", type=click.Path(dir_okay=False), help="A map. Default: align's newest.")
+@click.option("--no-map", is_flag=True, help="Judge the switch without any map, by neighbours alone.")
+@click.option("--slice", "slices", multiple=True, metavar="SQL", help="Rows to judge beside the clusters.")
+@click.option("--k", type=int, default=10, show_default=True, help="Of recall and overlap.")
+@click.option("--fail-under", type=float, default=0.8, show_default=True, help="The least recall@k.")
+@click.option("--min-rows", type=int, default=50, show_default=True, help="Smaller slices never fail.")
+@click.option("--judged-rows", type=int, default=5000, show_default=True, help="Size of the target index.")
+@click.option("--key", metavar="COLUMN", help="The column that identifies rows. Default: as align was told.")
+@click.option(
+    "--on-missing",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Rows that only one of two stores holds.",
+)
+@_json_option
+def gate(
+    table: str, map_file: str | None, no_map: bool, slices: tuple[str, ...], as_json: bool, **fields: Any
+) -> None:
+    """Exit with 1 if a switch of models would break a cluster or slice; name the rows to embed anew.
+
+    \b
+    spec-store gate --table images --source clip --target dino
+    spec-store gate --table images --source clip --target dino --slice "label = 'cat'" --fail-under 0.9
+    """
+    from .gate import gate as judge
+
+    if no_map and map_file:
+        raise click.UsageError("Give --map or --no-map, not both.")
+    with _progress() as progress:
+        found = judge(
+            table, map=None if no_map else map_file or "recorded", slices=slices, progress=progress, **fields
+        )
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _print_gate(found)
+    if found.failed:
+        sys.exit(1)
+
+
+def _print_gate(found: Gate) -> None:
+    a, b = found.columns
+    click.echo(f"{a} to {b} with {found.map or 'no map'}; a slice is kept from {found.fail_under:g} up")
+    header = ["slice", "rows", "judged", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
+    body = [
+        [
+            *(s.name, f"{s.n_rows:,}", f"{s.n_judged:,}"),
+            *("-" if v is None else f"{v:.3f}" for v in (s.recall, s.overlap)),
+            s.verdict,
+        ]
+        for s in (found.overall, *found.slices)
+    ]
+    echo_table(header, body, right=(1, 2, 3, 4))
+    if found.re_embed:
+        click.echo(f"Embed anew, {found.n_re_embed:,} rows: {found.re_embed}")
+    click.echo(f"Failed: {', '.join(s.name for s in found.failed)}" if found.failed else "Passed.")
 
 
 @main.command()

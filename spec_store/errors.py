@@ -18,6 +18,7 @@ __all__ = [
     "InputError",
     "InvalidVectorsError",
     "MissingExtraError",
+    "NotBetterError",
     "RetryError",
     "SpecStoreError",
     "TableNotFoundError",
@@ -64,6 +65,10 @@ class ConnectorError(SpecStoreError):
 
 class MissingExtraError(SpecStoreError, ImportError):
     """An optional dependency is not installed; the message holds the install line."""
+
+
+class NotBetterError(SpecStoreError):
+    """A result that held-out rows speak against; nothing was written."""
 
 
 class RetryError(SpecStoreError):

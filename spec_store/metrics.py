@@ -48,15 +48,35 @@ def recall(rank: NDArray[np.float64], k: int) -> float:
     return float((rank < k).mean()) if len(rank) else float("nan")
 
 
-def nearest(rows: NDArray[Any], k: int) -> NDArray[np.intp]:
-    """The `k` nearest other rows of each, in no order; shape (n, min(k, n - 1))."""
-    k = min(k, len(rows) - 1)
+def nearest(
+    rows: NDArray[Any],
+    k: int,
+    *,
+    gallery: NDArray[Any] | None = None,
+    own: NDArray[np.intp] | None = None,
+) -> NDArray[np.intp]:
+    """The `k` nearest rows of the gallery, each row's own left out; in no order.
+
+    Parameters
+    ----------
+    rows, gallery
+        Unit rows, shape (n, d) and (m, d); the gallery is the rows themselves by default.
+    own
+        Which row of the gallery is each row's own; the row of the same number by default.
+
+    Returns
+    -------
+    Shape (n, min(k, m - 1)).
+    """
+    gallery = rows if gallery is None else gallery
+    own = np.arange(len(rows)) if own is None else own
+    k = min(k, len(gallery) - 1)
     found = np.empty((len(rows), k), np.intp)
     for start in range(0, len(rows), _BLOCK):
-        similarity = rows[start : start + _BLOCK] @ rows.T
-        at = np.arange(len(similarity))
-        similarity[at, start + at] = -np.inf
-        found[start : start + _BLOCK] = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        block = slice(start, start + _BLOCK)
+        similarity = rows[block] @ gallery.T
+        similarity[np.arange(len(similarity)), own[block]] = -np.inf
+        found[block] = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from .errors import InputError, TableNotFoundError
 from .locate import DEFAULT_CONNECTOR, default_db
 
 if TYPE_CHECKING:
+    from .align import Alignment
     from .compare import Comparison
 
 __all__ = ["CLUSTERS_TABLE", "RUNS_TABLE", "cluster_table", "latest_run", "list_runs"]
@@ -149,6 +151,80 @@ def record(run: Comparison) -> bool:
     registry.append(uri, CLUSTERS_TABLE, cluster_table(run))
     registry.append(uri, RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS))
     return True
+
+
+def record_alignment(run: Alignment) -> bool:
+    """Append a written alignment, its judgements and its map to the registry; whether there is one."""
+    name = run.source.connector
+    if name is None or Capability.APPEND not in get_connector(name).capabilities:
+        run.warnings.append("the run is not recorded: keep the map with --export.")
+        return False
+    row = {
+        "run_id": run.run_id,
+        "created_at": datetime.now(timezone.utc),
+        "kind": "align",
+        "table": run.source.table,
+        "columns": list(run.columns),
+        "prefix": run.column,
+        "written": run.written,
+        "source_version": run.source.version,
+        "written_version": run.published.version if run.published else None,
+        "n_rows": run.n_train + run.n_held_out,
+        "n_skipped": run.n_skipped,
+        "spec_diff": run.after.spec_diff,
+        "options": json.dumps(run.options.to_json()),
+        "details": json.dumps(run.to_json()),
+        "seconds": json.dumps(run.seconds),
+        "spec_store_version": installed_version("spec-store"),
+        "state": run.map.to_bytes(),
+    }
+    table = pa.Table.from_pylist([row], schema=_RUNS)
+    get_connector(name).append(run.source.uri, RUNS_TABLE, table)
+    return True
+
+
+def recorded_map(
+    table: str, columns: tuple[str, str], *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
+) -> tuple[str, io.BytesIO]:
+    """The newest recorded map from one column of a table to another: its run, and what `load_map` reads.
+
+    Raises InputError where there is none.
+    """
+    newest = _newest("align", table, columns, ["state"], db, connector)
+    if newest is None:
+        raise InputError(
+            f"No alignment of {columns[0]!r} to {columns[1]!r} is recorded for table {table!r}. Run spec-store"
+            " align first, give a map's file with --map, or --no-map to judge a switch without one."
+        )
+    return newest["run_id"], io.BytesIO(newest["state"])
+
+
+def recorded_clusters(
+    table: str, columns: tuple[str, str], *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
+) -> list[dict[str, Any]]:
+    """The clusters of the newest recorded comparison of two columns, either way round; none without one."""
+    found = [_newest("compare", table, pair, [], db, connector) for pair in (columns, columns[::-1])]
+    newest = max((run for run in found if run), key=lambda run: run["created_at"], default=None)
+    if newest is None:
+        return []
+    clusters = _registry(CLUSTERS_TABLE, _CLUSTERS.names, db, connector)
+    rows = clusters.filter(pc.equal(clusters["run_id"], newest["run_id"])).sort_by("cluster").to_pylist()
+    return [dict(row) for row in rows]
+
+
+def _newest(
+    kind: str, table: str, columns: tuple[str, ...], more: list[str], db: str | None, connector: str
+) -> dict[str, Any] | None:
+    """The newest run of a kind on two columns of a table."""
+    names = ["run_id", "created_at", "kind", "table", "columns", *more]
+    try:
+        found = _registry(RUNS_TABLE, names, db, connector)
+    except TableNotFoundError:
+        return None
+    rows = found.filter(pc.and_(pc.equal(found["kind"], kind), pc.equal(found["table"], table)))
+    rows = rows.sort_by([("created_at", "descending")])
+    at = next((i for i, pair in enumerate(rows["columns"].to_pylist()) if tuple(pair) == columns), None)
+    return None if at is None else dict(rows.slice(at, 1).to_pylist()[0])
 
 
 def comparison_json(run: Comparison) -> dict[str, Any]:

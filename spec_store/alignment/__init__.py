@@ -7,9 +7,11 @@ with gradients, `fit` the minimisation over mini-batches.
 from .fit import FitOptions, Fitted, fit
 from .maps import AlignmentMap, load_map
 from .objective import Objective
+from .options import AlignOptions
 from .start import affine_start, procrustes_start, ridge_start
 
 __all__ = [
+    "AlignOptions",
     "AlignmentMap",
     "FitOptions",
     "Fitted",

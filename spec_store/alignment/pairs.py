@@ -10,21 +10,34 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..connector import Source, hash_keys
+from ..connector import Source, find_field, hash_keys
 from ..covariance import CovarianceAccumulator
 from ..features import CosineMap
 from ..streaming import ordered_map
-from ..vectors import InvalidRows, Vectors, decode
+from ..vectors import InvalidRows, Vectors, decode, is_vector, vector_width
 from .start import Moments
 
-__all__ = ["Gathered", "PairReader", "gather", "mini_batches"]
+__all__ = ["SPLIT_SEED", "Gathered", "PairReader", "column_widths", "gather", "mini_batches"]
 
 # The split must be the same wherever a map is judged again.
-_SPLIT_SEED = 271_828
+SPLIT_SEED = 271_828
 _DRAW_SEED = 314_159
 _BUFFER_ROWS = 32_768
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def column_widths(source: Source, pair: tuple[str, str]) -> tuple[int, int]:
+    """The dimensions of two vector columns; variable-length lists tell theirs by their first rows."""
+    found = []
+    for c in pair:
+        kind = find_field(source, c).type
+        example = None
+        if is_vector(kind) and not pa.types.is_fixed_size_list(kind):
+            first = next(iter(source.batches([c], batch_rows=1024)), None)
+            example = None if first is None else first.column(1)
+        found.append(vector_width(c, kind, example))
+    return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class PairReader:
 
     def uniform(self, keys: pa.Array) -> NDArray[np.float64]:
         """A number in [0, 1) for each row; those below `held_out` are held out."""
-        return hash_keys(keys, _SPLIT_SEED + self.seed) / 2.0**64
+        return hash_keys(keys, SPLIT_SEED + self.seed) / 2.0**64
 
     def unit_rows(self, batch: pa.RecordBatch, wanted: NDArray[np.bool_]) -> tuple[Pair, NDArray[np.bool_]]:
         """The wanted and usable rows, and which these are."""
