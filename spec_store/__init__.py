@@ -1,7 +1,8 @@
 """spec-store: which rows of my table do two embedding models group differently?
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
-`solve`; `query`, `clusters`, `list_runs` and `undo` on an annotated table.
+`solve`; `query`, `clusters`, `list_runs` and `undo` on an annotated table; `align`, `update`, `load_map` and
+`gate` for a switch of models.
 """
 
 from .align import Alignment, align
@@ -18,6 +19,7 @@ from .options import CompareOptions
 from .query import clusters, query, undo
 from .runs import list_runs
 from .spectrum import Modes, Spectrum, solve
+from .update import update
 
 __all__ = [
     "AlignOptions",
@@ -49,5 +51,6 @@ __all__ = [
     "query",
     "solve",
     "undo",
+    "update",
     "varimax",
 ]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -19,27 +15,25 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from . import runs
-from .alignment.fit import FitOptions, Fitted, fit
+from .aligned import aligned_annotation, aligned_schema
+from .alignment.candidates import closed_forms, fit_all
 from .alignment.judge import Judge, Judgement
 from .alignment.maps import AlignmentMap, load_map
-from .alignment.objective import Objective
 from .alignment.options import AlignOptions
-from .alignment.pairs import Gathered, PairReader, column_widths, gather, mini_batches
-from .alignment.start import Linear, affine_start, procrustes_start, ridge_start
-from .bandwidth import auto_bandwidths
-from .compare import Progress, _silent, new_run_id
-from .connector import Annotation, Published, Source, find_field
+from .alignment.pairs import Gathered, PairReader, column_widths, gather
+from .connector import Published, Source
 from .errors import FilterError, InputError, InvalidVectorsError, NotBetterError
 from .join import keyed
 from .locate import DEFAULT_CONNECTOR, open_columns
 from .options import default_prefix
 from .passes import workers
-from .vectors import decode
+from .progress import Progress, silent, timed
 
-__all__ = ["Alignment", "align"]
+__all__ = ["Alignment", "align", "check_alignment"]
 
 _VALIDATION_ROWS = 2048
-_FLOATS = (pa.float16(), pa.float32(), pa.float64())
+_FEWEST_ROWS = 12
+_INDEX_QUERIES = 200
 
 
 @dataclass
@@ -64,6 +58,10 @@ class Alignment:
         Usable rows trained on, held out, and judged.
     warnings
         What a person should know.
+    queries
+        Held-out vectors of the embedding whose queries the column answers, by which an index is judged.
+    index_recall
+        Recall@10 of the vector index, once `create_index` has built it.
     """
 
     source: Source
@@ -78,11 +76,13 @@ class Alignment:
     n_judged: int
     n_skipped: int
     warnings: list[str]
+    queries: NDArray[np.float32] = field(repr=False)
     seconds: dict[str, float]
-    progress: Progress = _silent
+    progress: Progress = silent
     published: Published | None = None
+    index_recall: float | None = None
     recorded: bool = False
-    run_id: str = field(default_factory=lambda: new_run_id())
+    run_id: str = field(default_factory=runs.new_run_id)
 
     @property
     def before(self) -> Judgement:
@@ -108,9 +108,12 @@ class Alignment:
         """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``."""
         path = os.fspath(file)
         partial = f"{path}.partial"
-        with open(partial, "wb") as stream:
-            self.map.save(stream)
-        os.replace(partial, path)
+        try:
+            with open(partial, "wb") as stream:
+                self.map.save(stream)
+            os.replace(partial, path)
+        except OSError as error:
+            raise InputError(f"The map can't be exported to {path}: {error.strerror}.") from error
 
     def write(self, *, force: bool | None = None) -> Published:
         """Write the column for every row, then record the run with the map.
@@ -128,42 +131,34 @@ class Alignment:
                 f" {self.columns[1]!r}, and {self.columns[0]!r} itself {self.before.spec_diff:.4g}."
                 " --force (force=True) writes it all the same."
             )
-        schema = self._schema()
-        annotation = Annotation(
-            schema=schema,
-            reads=(self.columns[0],),
-            compute=self._compute,
-            token=_token(self.map, self.column),
+        annotation = aligned_annotation(
+            self.map,
+            self.source,
+            self.columns[0],
+            self.column,
             metadata=self._provenance(),
             where=self.options.where,
             batch_rows=self.options.batch_rows,
             progress=lambda rows: self.progress("write", rows, self._n_rows),
         )
         self.progress("write", 0, self._n_rows)
-        with _timed(self.seconds, "write"), threadpool_limits(1, user_api="blas"):
+        with timed(self.seconds, "write"), threadpool_limits(1, user_api="blas"):
             self.published = self.source.annotate(annotation)
         self.warnings += self.published.notes
         self.recorded = runs.record_alignment(self)
         return self.published
 
+    def create_index(self) -> float:
+        """Build a vector index on the written column; its recall@10 against brute force."""
+        self.progress("index", 0, self._n_rows)
+        with timed(self.seconds, "index"):
+            self.index_recall = self.source.latest().create_vector_index(self.column, self.queries)
+        self.progress("index", self._n_rows, self._n_rows)
+        return self.index_recall
+
     @property
     def _n_rows(self) -> int:
         return self.n_train + self.n_held_out + self.n_skipped
-
-    def _schema(self) -> pa.Schema:
-        return aligned_schema(self.source, self.columns[0], self.column, self.map.out_width)
-
-    def _compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        column = self.columns[0]
-        vectors = decode(column, batch.column(column), self.map.width, directions=True, keys=batch.column(0))
-        aligned = self.map.transform(vectors.matrix)
-        usable = vectors.usable & np.isfinite(aligned).all(axis=1)
-        aligned[~usable] = 0
-        (result,) = self._schema()
-        flat = pa.array(aligned.astype(result.type.value_type.to_pandas_dtype()).reshape(-1))
-        blank = None if usable.all() else pa.array(~usable)
-        array = pa.FixedSizeListArray.from_arrays(flat, self.map.out_width, mask=blank)
-        return pa.RecordBatch.from_arrays([array.cast(result.type)], schema=self._schema())
 
     def _provenance(self) -> dict[str, str]:
         return {
@@ -192,6 +187,7 @@ class Alignment:
             "maps": [j.to_json() for j in self.judgements],
             "seconds": self.seconds,
             "written": self.written,
+            "index_recall": self.index_recall,
             "warnings": self.warnings,
         }
 
@@ -207,7 +203,7 @@ def align(
     map: AlignmentMap | str | os.PathLike[str] | None = None,
     write: bool = False,
     check_write: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     options: AlignOptions | None = None,
     **fields: Any,
 ) -> Alignment:
@@ -220,7 +216,8 @@ def align(
     source, target
         Vector columns; ``dino=faiss:dino.index`` is a column of another store, matched by `key`.
     map
-        A fitted map, or its file: judged and written as it is, nothing is fitted.
+        A fitted map, or its file: judged, on the rows that its own fit held out, and written as it is;
+        nothing is fitted.
     write
         Write the column and record the run; what would stop that is checked before any work.
     check_write
@@ -244,11 +241,76 @@ def align(
         options = AlignOptions.from_keywords(fields)
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
-    if source == target:
-        raise InputError(f"Column {source!r} can't be aligned to itself.")
+    if write and len(options.fidelity) > 1:
+        raise InputError("Several fidelities are for looking at: none is written. Give one to write.")
+    task = _opened(
+        table,
+        (source, target),
+        db=db,
+        connector=connector,
+        version=version,
+        map=load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map,
+        options=options,
+        writes=write or check_write,
+    )
+    run = _fitted(task, progress)
+    if write:
+        run.write()
+    return run
+
+
+def check_alignment(
+    table: str,
+    source: str,
+    target: str,
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    write: bool = False,
+    options: AlignOptions,
+) -> None:
+    """Raise, before other work, what `align` would raise before its own."""
+    _opened(table, (source, target), db=db, connector=connector, options=options, writes=write)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be aligned, all checks that need no pass done."""
+
+    source: Source
+    columns: tuple[str, str]
+    widths: tuple[int, int]
+    map: AlignmentMap | None
+    options: AlignOptions
+    n_rows: int
+
+    @property
+    def column(self) -> str:
+        return self.options.column_for(*self.columns)
+
+    @property
+    def out_width(self) -> int:
+        return self.widths[0 if self.options.in_place else 1]
+
+
+def _opened(
+    table: str | Source,
+    columns: tuple[str, str],
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    version: int | None = None,
+    map: AlignmentMap | None = None,
+    options: AlignOptions,
+    writes: bool,
+) -> _Task:
+    if columns[0] == columns[1]:
+        raise InputError(f"Column {columns[0]!r} can't be aligned to itself.")
+    if map is not None:
+        options = options.with_split_of(map.about)
     if isinstance(table, str):
         opened, names, takes_part = open_columns(
-            [source, target],
+            columns,
             table=table,
             db=db,
             connector=connector,
@@ -256,174 +318,80 @@ def align(
             key=options.key,
             on_missing=options.on_missing,
         )
-        if (write or check_write) and not takes_part:
-            raise InputError(f"The aligned column is written beside {source!r}, which must be in {table!r}.")
+        if writes and not takes_part:
+            raise InputError(
+                f"An aligned column is written beside {names[0]!r} or {names[1]!r}: one of them must be a"
+                f" column of table {table!r}. Without writing: --dry-run with --export."
+            )
     else:
-        opened, names = keyed(table, options.key), (source, target)
+        opened, names = keyed(table, options.key), columns
     pair = names[0], names[1]
-    widths = column_widths(opened, pair)
-    given = load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map
-    if given is not None and given.width != widths[0]:
-        raise InputError(f"The map takes {given.width} dimensions; {pair[0]!r} has {widths[0]}.")
-    column = options.column_for(*pair)
-    out_width = given.out_width if given else widths[0 if options.in_place else 1]
-    if write or check_write:
-        opened.check_annotation(aligned_schema(opened, pair[0], column, out_width))
-    run = _fitted(opened, pair, widths, options, given, column, progress)
-    run.warnings += _search_warning(opened, column, out_width)
-    if write and len(options.fidelity) == 1:
-        run.write()
-    return run
+    task = _Task(opened, pair, column_widths(opened, pair), map, options, _count(opened, options))
+    if map is not None and (map.width, map.out_width) != (task.widths[0], task.out_width):
+        raise InputError(
+            f"The map takes {map.width} dimensions to {map.out_width}; {pair[0]!r} has {task.widths[0]}, and"
+            f" {pair[0 if options.in_place else 1]!r} {task.out_width}."
+        )
+    if writes:
+        opened.check_annotation(aligned_schema(opened, pair[0], task.column, task.out_width))
+    return task
 
 
-def aligned_schema(source: Source, column: str, name: str, width: int) -> pa.Schema:
-    """The result column, in the source column's float type (float32 where that holds integers)."""
-    kind = find_field(source, column).type.value_type
-    return pa.schema([(name, pa.list_(kind if kind in _FLOATS else pa.float32(), width))])
-
-
-def _fitted(
-    source: Source,
-    pair: tuple[str, str],
-    widths: tuple[int, int],
-    options: AlignOptions,
-    given: AlignmentMap | None,
-    column: str,
-    progress: Progress,
-) -> Alignment:
+def _fitted(task: _Task, progress: Progress) -> Alignment:
+    options, pair = task.options, task.columns
     seconds: dict[str, float] = {}
-    n_rows = _count(source, options)
     reader = PairReader(
-        source, pair, widths, options.held_out, options.seed, options.where, options.batch_rows
+        task.source, pair, task.widths, options.held_out, options.seed, options.where, options.batch_rows
     )
-    members = _members_column(source, pair)
-    progress("moments", 0, n_rows)
-    with _timed(seconds, "moments"), threadpool_limits(1, user_api="blas"):
+    members = _members_column(task.source, pair)
+    progress("moments", 0, task.n_rows)
+    with timed(seconds, "moments"), threadpool_limits(1, user_api="blas"):
         found = gather(
             reader,
-            n_rows,
+            task.n_rows,
             validation_rows=_VALIDATION_ROWS,
             held_out_rows=options.judged_rows,
             members=members,
-            progress=lambda rows: progress("moments", rows, n_rows),
+            progress=lambda rows: progress("moments", rows, task.n_rows),
             workers=workers(),
         )
-    _check_rows(source, found, options)
+    _check_rows(task.source, found, options)
     judge = Judge(*found.held_out, members=_members(found), to_target=not options.in_place)
-    maps: list[tuple[str, AlignmentMap]] = [("given", given)] if given else []
-    n_own = 1
-    if given is None:
-        with _timed(seconds, "fit"):
-            fitted = _fit_all(reader, found, options, progress)
-        maps = [(name, f.map) for name, f in fitted]
-        n_own = 1 + int(np.argmin([f.terms.total for _, f in fitted]))
-        maps += [(name, _linear(start)) for name, start in _baselines(found, options).items()]
-    with _timed(seconds, "judge"):
+    chosen = 1
+    if task.map is None:
+        with timed(seconds, "fit"):
+            fits = fit_all(reader, found, options, progress)
+        chosen += int(np.argmin([f.terms.total for f in fits.values()]))
+        maps = {name: f.map for name, f in fits.items()} | closed_forms(found, options)
+    else:
+        maps = {"given": task.map}
+    with timed(seconds, "judge"):
         judgements = [judge.before()]
-        judgements += [judge.after(name, _unit(m.transform(found.held_out[0]))) for name, m in maps]
-    about = {
-        "columns": list(pair),
-        "in_place": options.in_place,
-        "held_out": options.held_out,
-        "seed": options.seed,
-        "key": options.key,
-        "options": options.to_json(),
-        "version": installed_version("spec-store"),
-    }
-    chosen = maps[n_own - 1][1]
-    if given is None:
-        chosen = dataclasses.replace(chosen, unit=options.unit, about=about)
-    warnings = list(source.notes)
-    if members is None:
-        warnings.append(
-            f"no clusters of {pair[0]} and {pair[1]} are in the table, so none are judged one by one: run"
-            " spec-store compare first."
-        )
+        judgements += [judge.after(name, _unit(m.transform(found.held_out[0]))) for name, m in maps.items()]
+    best = list(maps.values())[chosen - 1]
+    if task.map is None:
+        best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
     return Alignment(
-        source=source,
+        source=task.source,
         columns=pair,
         options=options,
-        map=chosen,
-        column=column,
+        map=best,
+        column=task.column,
         judgements=judgements,
-        chosen=n_own,
+        chosen=chosen,
         n_train=found.n_train,
         n_held_out=found.n_held_out,
         n_judged=len(found.held_out[0]),
         n_skipped=found.invalid.n_rows,
-        warnings=warnings,
+        warnings=[
+            *task.source.notes,
+            *_cluster_warning(pair, members),
+            *_search_warning(task.source, task.column, task.out_width),
+        ],
+        queries=found.held_out[0 if options.in_place else 1][:_INDEX_QUERIES],
         seconds=seconds,
         progress=progress,
     )
-
-
-def _fit_all(
-    reader: PairReader, found: Gathered, options: AlignOptions, progress: Progress
-) -> list[tuple[str, Fitted]]:
-    """Every kind with every fidelity asked for."""
-    start = _start(found, options)
-    results = []
-    for kind in options.kind:
-        for mu in options.fidelity:
-            name = kind if len(options.fidelity) == 1 else f"{kind}, fidelity {mu:g}"
-            batches = mini_batches(
-                reader,
-                found.n_train,
-                skip=found.skip,
-                steps=options.steps,
-                rows=options.minibatch_rows,
-                seed=options.seed,
-            )
-            progress(f"fit {name}", 0, options.steps)
-            objective = Objective(options.kernel, options.beta, mu, _bandwidths(found, reader, options))
-            fit_options = FitOptions(
-                kind, options.rank, options.n_frequencies, options.steps, options.learning_rate, options.seed
-            )
-            counted = _counted(batches, lambda name=name: progress(f"fit {name}", 1, options.steps))  # type: ignore[misc]
-            results.append(
-                (
-                    name,
-                    fit(start, counted, found.validation, objective, fit_options, in_place=options.in_place),
-                )
-            )
-    return results
-
-
-def _counted(batches: Iterator[Any], count: Callable[[], None]) -> Iterator[Any]:
-    for batch in batches:
-        count()
-        yield batch
-
-
-def _start(found: Gathered, options: AlignOptions) -> Linear:
-    if options.in_place:
-        d = len(found.moments.mean_a)
-        return np.eye(d), np.zeros(d)
-    return affine_start(found.moments, options.ridge)
-
-
-def _baselines(found: Gathered, options: AlignOptions) -> dict[str, Linear]:
-    if options.in_place:
-        return {}
-    return {
-        "ridge": ridge_start(found.moments, options.ridge),
-        "ridge, variance restored": affine_start(found.moments, options.ridge),
-        "procrustes": procrustes_start(found.moments),
-    }
-
-
-def _linear(linear: Linear) -> AlignmentMap:
-    weights, bias = (np.asarray(part, np.float32) for part in linear)
-    return AlignmentMap(weights, bias, np.zeros((len(weights), 0), np.float32))
-
-
-def _bandwidths(found: Gathered, reader: PairReader, options: AlignOptions) -> tuple[float, float]:
-    """σ of output and target: the target's for both where the output is to lie in its space."""
-    if options.kernel == "cosine":
-        return 1.0, 1.0
-    a, b = (rows.astype(np.float64) for rows in found.validation)
-    sigma_a, sigma_b = auto_bandwidths(a, b, reader.columns).values
-    return (sigma_a if options.in_place else sigma_b), sigma_b
 
 
 def _members_column(source: Source, pair: tuple[str, str]) -> str | None:
@@ -458,16 +426,25 @@ def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
         "held out": len(found.held_out[0]),
     }
     for what, n in parts.items():
-        if n < 12:
+        if n < _FEWEST_ROWS:
             raise InputError(
-                f"{source.describe().capitalize()} gives {n} rows {what}; at least 12 are needed. Give more"
-                " rows, or another --held-out."
+                f"{source.describe().capitalize()} gives {n} rows {what}; at least {_FEWEST_ROWS} are needed."
+                " Give more rows, or another --held-out."
             )
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def _cluster_warning(pair: tuple[str, str], members: str | None) -> list[str]:
+    if members is not None:
+        return []
+    return [
+        f"no clusters of {pair[0]} and {pair[1]} are in the table, so none are judged one by one: run"
+        " spec-store compare first."
+    ]
 
 
 def _search_warning(source: Source, column: str, width: int) -> list[str]:
@@ -482,21 +459,8 @@ def _search_warning(source: Source, column: str, width: int) -> list[str]:
     ]
     if not same:
         return []
+    also = " and ".join(repr(n) for n in same)
     return [
-        f"{column!r} has {width} dimensions, as {', '.join(repr(n) for n in same)} has: searches of this"
-        f" table that name no column, such as table.search(q), must then say vector_column_name={same[0]!r}."
+        f"{column!r} has {width} dimensions, like {also}: searches of this table that name no column, such as"
+        f" table.search(q), must then say vector_column_name={same[0]!r}."
     ]
-
-
-def _token(map: AlignmentMap, column: str) -> str:
-    h = hashlib.blake2b(f"{column} {map.unit}".encode(), digest_size=12)
-    for array in (map.weights, map.bias, map.frequencies):
-        h.update(np.ascontiguousarray(array).tobytes())
-    return h.hexdigest()
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -9,12 +9,9 @@ References
 from __future__ import annotations
 
 import os
-import secrets
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -32,19 +29,13 @@ from .join import keyed
 from .locate import DEFAULT_CONNECTOR, Destination, open_columns, open_data
 from .options import CompareOptions, default_prefix
 from .passes import ClusterTally, accumulate, scored, tally_columns
+from .progress import Progress, silent, timed
 from .sampling import draw_sample, fit_maps, map_error, sample_features
 from .scoring import Scorer, result_schema
 from .spectrum import Spectrum, solve
 from .vectors import is_vector, vector_width
 
-__all__ = ["Comparison", "Progress", "compare"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the rows done since the last call, and the stage's rows in all."""
-
-
-def _silent(stage: str, rows: int, total: int) -> None:
-    """The progress of those who watch none."""
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass
@@ -91,12 +82,12 @@ class Comparison:
     map_error: float
     warnings: list[str]
     seconds: dict[str, float]
-    progress: Progress = _silent
+    progress: Progress = silent
     destination: Destination | None = None
     tally: ClusterTally | None = None
     published: Published | None = None
     recorded: bool = False
-    run_id: str = field(default_factory=lambda: new_run_id())
+    run_id: str = field(default_factory=runs.new_run_id)
 
     @property
     def spec_diff(self) -> float:
@@ -227,7 +218,7 @@ class Comparison:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        with _timed(self.seconds, name):
+        with timed(self.seconds, name):
             yield
 
 
@@ -241,7 +232,7 @@ def compare(
     write: bool = False,
     results: str | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     options: CompareOptions | None = None,
     **fields: Any,
 ) -> Comparison:
@@ -330,12 +321,12 @@ def _solved(
     """Sample, pass 1 and solve. The sample's memory is free again when pass 2 begins."""
     prefix = options.prefix or default_prefix(pair)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "sample"):
+    with timed(seconds, "sample"):
         sample = draw_sample(source, pair, options)
         maps, bandwidths = fit_maps(sample, options)
         error = map_error(sample, maps, bandwidths, options.eta)
     progress("covariance", 0, n_rows)
-    with _timed(seconds, "covariance"):
+    with timed(seconds, "covariance"):
         state = accumulate(
             source,
             maps,
@@ -344,7 +335,7 @@ def _solved(
             progress=lambda rows: progress("covariance", rows, n_rows),
         )
     _check_invalid(source, state, options)
-    with _timed(seconds, "solve"):
+    with timed(seconds, "solve"):
         spectrum = solve(state, modes=options.modes, eta=options.eta, center=options.center)
         clusters = find_clusters(
             spectrum,
@@ -368,11 +359,6 @@ def _solved(
         seconds=seconds,
         progress=progress,
     )
-
-
-def new_run_id() -> str:
-    """Unique, and sorted by time: ``20260131T120000-5f3a2b``."""
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
 def _two_columns(columns: Sequence[str]) -> tuple[str, str]:
@@ -430,10 +416,3 @@ def _warnings(
                 " may go unseen. Try a larger --dim, or a larger --bandwidth-scale."
             )
     return told
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -236,6 +236,14 @@ class Source(ABC):
         """Build, or rebuild, a scalar index fit for equality filters on a result column."""
         raise UnsupportedError(f"{self.describe()} has no scalar indices.")
 
+    def create_vector_index(self, column: str, queries: NDArray[np.float32], *, k: int = 10) -> float:
+        """Build, or rebuild, an index for cosine search on a result column.
+
+        Returns the index's recall@k: the share of the exact `k` nearest rows of the queries, shape (n, d),
+        that it finds as it is searched by default.
+        """
+        raise UnsupportedError(f"{self.describe()} has no vector indices.")
+
     def describe(self) -> str:
         """How messages name this source."""
         return f"table {self.table!r} in {self.uri}" if self.table else str(self.uri)

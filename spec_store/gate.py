@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from . import runs
 from .alignment.maps import AlignmentMap, load_map
 from .alignment.pairs import SPLIT_SEED, PairReader, column_widths
-from .compare import Progress, _silent
 from .connector import Source, hash_keys, smallest_hashes, take_sample
 from .errors import InputError
 from .locate import DEFAULT_CONNECTOR, ColumnRef, open_columns
 from .metrics import nearest, neighbour_overlap, ranks, recall
+from .progress import Progress, silent
 
 __all__ = ["Gate", "SliceVerdict", "gate"]
 
@@ -113,7 +113,7 @@ def gate(
     judged_rows: int = 5000,
     key: str | None = None,
     on_missing: Literal["error", "drop"] = "error",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Gate:
     """Judge a switch from `source` to `target`: which rows the map carries over, and which it does not.
 

@@ -247,6 +247,10 @@ class View(Source):
         """As the source's."""
         self.source.create_index(column)
 
+    def create_vector_index(self, column: str, queries: NDArray[np.float32], *, k: int = 10) -> float:
+        """As the source's."""
+        return self.source.create_vector_index(column, queries, k=k)
+
     def describe(self) -> str:
         """As the source's."""
         return self.source.describe()
@@ -432,9 +436,14 @@ class Joined(Source):
         self.left.check_annotation(schema)
 
     def annotate(self, annotation: Annotation) -> Published:
-        """Annotate the first source; rows that the second has not are null in every result column."""
+        """Annotate the first source.
+
+        Where columns of the second are read, rows that it has not are null in every result column.
+        """
         mine = tuple(c for c in annotation.reads if not self._is_right(c))
         theirs = [c for c in annotation.reads if self._is_right(c)]
+        if not theirs:
+            return self.left.annotate(annotation)
         lookup, index, owner = self._looked_up, self.right.index, self.left.describe()
 
         def compute(batch: pa.RecordBatch) -> pa.RecordBatch:

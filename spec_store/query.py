@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .connector import Source, find_field
+from .connector import Source, find_field, is_own_result
 from .errors import ColumnNotFoundError, InputError
 from .locate import DEFAULT_CONNECTOR, open_table
 from .runs import latest_run
@@ -182,12 +182,13 @@ def _counted(index: np.ndarray[Any, Any], names: list[str]) -> dict[str, int]:
 
 
 def undo(table: str, *, prefix: str, db: str | None = None, connector: str = DEFAULT_CONNECTOR) -> list[str]:
-    """Remove the result columns with this prefix; the names of those that were removed.
+    """Remove the result columns with this prefix, or the aligned column of this name; what was removed.
 
     Raises InputError where there are none, ColumnClashError where one is not spec-store's own.
     """
     source = open_table(table, db=db, connector=connector)
     present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
+    present += [f.name for f in source.schema if f.name == prefix and is_own_result(pa.schema([f]))]
     if not present:
         raise InputError(f"{source.describe().capitalize()} has no result columns with prefix {prefix!r}.")
     source.undo(present)

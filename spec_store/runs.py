@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version as installed_version
@@ -73,6 +74,11 @@ _CLUSTERS = pa.schema(
         ("where", pa.string()),
     ]
 )
+
+
+def new_run_id() -> str:
+    """Unique, and sorted by time: ``20260131T120000-5f3a2b``."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
 def provenance(run: Comparison) -> dict[str, str]:
@@ -190,21 +196,31 @@ def recorded_map(
 
     Raises InputError where there is none.
     """
-    newest = _newest("align", table, columns, ["state"], db, connector)
-    if newest is None:
-        raise InputError(
-            f"No alignment of {columns[0]!r} to {columns[1]!r} is recorded for table {table!r}. Run spec-store"
-            " align first, give a map's file with --map, or --no-map to judge a switch without one."
-        )
-    return newest["run_id"], io.BytesIO(newest["state"])
+    for run in _newest_first("align", table, ["state"], db, connector):
+        if tuple(run["columns"]) == columns:
+            return run["run_id"], io.BytesIO(run["state"])
+    raise InputError(
+        f"No alignment of {columns[0]!r} to {columns[1]!r} is recorded for table {table!r}. Run"
+        " spec-store align, or give --map FILE, or --no-map to judge a switch without any."
+    )
+
+
+def recorded_alignments(
+    table: str, *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
+) -> list[dict[str, Any]]:
+    """The newest alignment of each result column, with its map in `state`, oldest column first."""
+    by_column: dict[str, dict[str, Any]] = {}
+    for run in _newest_first("align", table, ["prefix", "options", "state"], db, connector):
+        by_column.setdefault(run["prefix"], run)
+    return list(by_column.values())[::-1]
 
 
 def recorded_clusters(
     table: str, columns: tuple[str, str], *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
 ) -> list[dict[str, Any]]:
     """The clusters of the newest recorded comparison of two columns, either way round; none without one."""
-    found = [_newest("compare", table, pair, [], db, connector) for pair in (columns, columns[::-1])]
-    newest = max((run for run in found if run), key=lambda run: run["created_at"], default=None)
+    found = _newest_first("compare", table, [], db, connector)
+    newest = next((run for run in found if set(run["columns"]) == set(columns)), None)
     if newest is None:
         return []
     clusters = _registry(CLUSTERS_TABLE, _CLUSTERS.names, db, connector)
@@ -212,19 +228,17 @@ def recorded_clusters(
     return [dict(row) for row in rows]
 
 
-def _newest(
-    kind: str, table: str, columns: tuple[str, ...], more: list[str], db: str | None, connector: str
-) -> dict[str, Any] | None:
-    """The newest run of a kind on two columns of a table."""
+def _newest_first(
+    kind: str, table: str, more: list[str], db: str | None, connector: str
+) -> list[dict[str, Any]]:
+    """A table's runs of a kind; none where there is no registry."""
     names = ["run_id", "created_at", "kind", "table", "columns", *more]
     try:
         found = _registry(RUNS_TABLE, names, db, connector)
     except TableNotFoundError:
-        return None
+        return []
     rows = found.filter(pc.and_(pc.equal(found["kind"], kind), pc.equal(found["table"], table)))
-    rows = rows.sort_by([("created_at", "descending")])
-    at = next((i for i, pair in enumerate(rows["columns"].to_pylist()) if tuple(pair) == columns), None)
-    return None if at is None else dict(rows.slice(at, 1).to_pylist()[0])
+    return [dict(row) for row in rows.sort_by([("created_at", "descending")]).to_pylist()]
 
 
 def comparison_json(run: Comparison) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from spec_store.connector import Annotation, Partition, Published, Source, find_field
 from spec_store.errors import (
@@ -145,11 +147,35 @@ class LanceSource(Source):
 
         retried(create, f"indexing {column!r} of {self.describe()}")
 
+    def create_vector_index(self, column: str, queries: NDArray[np.float32], *, k: int = 10) -> float:
+        """An IVF_SQ index over the latest version: it builds in seconds and keeps a quarter of the bytes."""
+
+        def create() -> None:
+            latest(self._dataset).create_index(column, "IVF_SQ", metric="cosine", replace=True)
+
+        retried(create, f"indexing {column!r} of {self.describe()}")
+        indexed = latest(self._dataset)
+        n_found = n_exact = 0
+        for query in queries:
+            exact = _nearest(indexed, column, query, k, exact=True)
+            n_found += len(exact & _nearest(indexed, column, query, k, exact=False))
+            n_exact += len(exact)
+        return n_found / max(n_exact, 1)
+
     def _fragment(self, partition: Partition) -> lance.LanceFragment:
         fragment = self._dataset.get_fragment(int(partition.id))
         if fragment is None:
             raise InputError(f"{self.describe().capitalize()} has no partition {partition.id!r}.")
         return fragment
+
+
+def _nearest(
+    dataset: lance.LanceDataset, column: str, query: NDArray[np.float32], k: int, *, exact: bool
+) -> set[int]:
+    """Row ids of the `k` nearest by cosine."""
+    nearest = {"column": column, "q": query, "k": k, "metric": "cosine", "use_index": not exact}
+    found = dataset.scanner(columns=["_distance"], nearest=nearest, with_row_id=True).to_table()
+    return set(found[_KEY].to_pylist())
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from ..metrics import difference_eigenvalues, mean_cosine, nearest, neighbour_ov
 __all__ = ["ClusterJudgement", "Judge", "Judgement"]
 
 _NEIGHBOURS = 10
+_LEAD = 1.1  # a target that holds a cluster by less than a tenth more has no lead to be made up
+_RECOVERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class ClusterJudgement:
         How strongly the source, the target and the map's output hold it together: the Rayleigh
         quotient of its centred indicator under each cosine kernel.
     recovered
-        The share of the target's lead over the source that the output has made up; 1 is all of it.
+        The share of the target's lead over the source that the output has made up: 1 is all of it, NaN
+        where the target has no lead.
     recall_1, recall_10
         As in `Judgement`, over these rows; NaN outside the target's space.
     overlap_target
@@ -42,6 +45,11 @@ class ClusterJudgement:
     recall_1: float
     recall_10: float
     overlap_target: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether the target holds the cluster, and the output does not."""
+        return self.recovered < _RECOVERED
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class Judgement:
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
         plain: dict[str, Any] = _plain(asdict(self))
+        for row, cluster in zip(plain["clusters"], self.clusters, strict=True):
+            row["lost"] = cluster.lost
         return plain
 
 
@@ -159,7 +169,7 @@ class Judge:
             cluster=number,
             n_rows=int(rows.sum()),
             held=held,
-            recovered=(held[2] - held[0]) / lead if lead else float("nan"),
+            recovered=(held[2] - held[0]) / lead if held[1] > _LEAD * held[0] else float("nan"),
             recall_1=recall(rank[rows], 1) if in_target else float("nan"),
             recall_10=recall(rank[rows], 10) if in_target else float("nan"),
             overlap_target=float(overlap[rows].mean()) if rows.any() else float("nan"),

@@ -60,7 +60,7 @@ class Objective:
     """
 
     kernel: Literal["cosine", "gaussian"] = "cosine"
-    beta: float = 1.0
+    beta: float = 0.1
     mu: float = 0.01
     bandwidths: tuple[float, float] = (1.0, 1.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,7 +66,7 @@ class AlignOptions:
     in_place: bool = False
     kind: tuple[Kind, ...] = ("affine",)
     kernel: Literal["cosine", "gaussian"] = "cosine"
-    beta: float = 1.0
+    beta: float = 0.1
     fidelity: tuple[float, ...] = (0.01,)
     ridge: float = 0.01
     rank: int = 32
@@ -113,6 +114,23 @@ class AlignOptions:
         """The result column's name."""
         name = f"{source}_aligned" if self.in_place else f"{source}_as_{target}"
         return self.column or re.sub(r"\W", "_", name, flags=re.ASCII)
+
+    def with_split_of(self, about: dict[str, Any]) -> AlignOptions:
+        """These options, with what a fitted map says of its fit: which rows it held out, and its space."""
+        known = {name: about[name] for name in ("in_place", "held_out", "seed") if name in about}
+        return dataclasses.replace(self, key=self.key or about.get("key"), **known)
+
+    def about(self, columns: tuple[str, str]) -> dict[str, Any]:
+        """What a map says of its fit, see `with_split_of`."""
+        return {
+            "columns": list(columns),
+            "in_place": self.in_place,
+            "held_out": self.held_out,
+            "seed": self.seed,
+            "key": self.key,
+            "options": self.to_json(),
+            "version": version("spec-store"),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, stored with the run."""

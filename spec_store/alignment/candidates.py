@@ -1,0 +1,100 @@
+"""The maps that an alignment tries: each kind with each fidelity, and the closed forms to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..bandwidth import auto_bandwidths
+from .fit import FitOptions, Fitted, MiniBatch, fit
+from .maps import AlignmentMap
+from .objective import Objective
+from .options import AlignOptions
+from .pairs import Gathered, PairReader, mini_batches
+from .start import Linear, affine_start, procrustes_start, ridge_start
+
+__all__ = ["closed_forms", "fit_all"]
+
+
+def fit_all(
+    reader: PairReader,
+    found: Gathered,
+    options: AlignOptions,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Fitted]:
+    """By name, a fit of every kind with every fidelity asked for, each from a reading of its own."""
+    several = len(options.fidelity) > 1
+    bandwidths = _bandwidths(found, reader, options)
+    results = {}
+    for kind in options.kind:
+        for mu in options.fidelity:
+            name = f"{kind}, fidelity {mu:g}" if several else kind
+            progress(f"fit {name}", 0, options.steps)
+            results[name] = fit(
+                _start(found, options),
+                _shown(_mini_batches(reader, found, options), f"fit {name}", options.steps, progress),
+                found.validation,
+                Objective(options.kernel, options.beta, mu, bandwidths),
+                FitOptions(
+                    kind=kind,
+                    rank=options.rank,
+                    n_frequencies=options.n_frequencies,
+                    steps=options.steps,
+                    learning_rate=options.learning_rate,
+                    seed=options.seed,
+                ),
+                in_place=options.in_place,
+            )
+    return results
+
+
+def closed_forms(found: Gathered, options: AlignOptions) -> dict[str, AlignmentMap]:
+    """By name, the maps into the target's space that need no fit; none in place."""
+    if options.in_place:
+        return {}
+    return {
+        "ridge": _linear(ridge_start(found.moments, options.ridge)),
+        "ridge, variance restored": _linear(affine_start(found.moments, options.ridge)),
+        "procrustes": _linear(procrustes_start(found.moments)),
+    }
+
+
+def _start(found: Gathered, options: AlignOptions) -> Linear:
+    if options.in_place:
+        d = len(found.moments.mean_a)
+        return np.eye(d), np.zeros(d)
+    return affine_start(found.moments, options.ridge)
+
+
+def _mini_batches(reader: PairReader, found: Gathered, options: AlignOptions) -> Iterator[MiniBatch]:
+    return mini_batches(
+        reader,
+        found.n_train,
+        skip=found.skip,
+        steps=options.steps,
+        rows=options.minibatch_rows,
+        seed=options.seed,
+    )
+
+
+def _shown(
+    batches: Iterator[MiniBatch], stage: str, steps: int, progress: Callable[[str, int, int], None]
+) -> Iterator[MiniBatch]:
+    for batch in batches:
+        progress(stage, 1, steps)
+        yield batch
+
+
+def _linear(linear: Linear) -> AlignmentMap:
+    weights, bias = (np.asarray(part, np.float32) for part in linear)
+    return AlignmentMap(weights, bias, np.zeros((len(weights), 0), np.float32))
+
+
+def _bandwidths(found: Gathered, reader: PairReader, options: AlignOptions) -> tuple[float, float]:
+    """σ of output and target: the target's for both where the output is to lie in its space."""
+    if options.kernel == "cosine":
+        return 1.0, 1.0
+    a, b = (rows.astype(np.float64) for rows in found.validation)
+    sigma_a, sigma_b = auto_bandwidths(a, b, reader.columns).values
+    return (sigma_a if options.in_place else sigma_b), sigma_b

@@ -1,0 +1,329 @@
+"""`align` and `gate`: what becomes of the rows if one switches models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import NotBetterError
+from ..terminal import echo_table, format_number
+from .group import (
+    ListOf,
+    batch_rows_option,
+    db_option,
+    in_order,
+    json_option,
+    main,
+    on_missing_option,
+    print_warnings,
+    shown_progress,
+    skip_invalid_option,
+    table_option,
+)
+
+if TYPE_CHECKING:
+    from ..align import Alignment
+    from ..gate import Gate
+
+
+# The fields of `AlignOptions`, in the order in which --help shows them.
+_align_options = in_order(
+    [
+        click.option(
+            "--in-place",
+            is_flag=True,
+            help="Stay in the source's space, where its own queries still work; otherwise the output lies in"
+            " the target's, where old vectors answer the new model's queries.",
+        ),
+        click.option(
+            "--kind",
+            type=ListOf(str, "affine|lowrank|residual,…"),
+            default="affine",
+            show_default=True,
+            help="Of map; of several, the best on training rows kept aside is written.",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(["cosine", "gaussian"]),
+            default="cosine",
+            show_default=True,
+            help="Of the objective.",
+        ),
+        click.option("--beta", type=float, default=0.1, show_default=True, help="Weight of SPEC-diff²."),
+        click.option(
+            "--fidelity",
+            type=ListOf(float, "μ,…"),
+            default="0.01",
+            show_default=True,
+            help="Weight of staying near the target's vectors (in place: the source's own). Of several, each"
+            " is fitted and shown, and nothing is written.",
+        ),
+        click.option("--ridge", type=float, default=0.01, show_default=True, help="Penalty of the start."),
+        click.option("--rank", type=int, default=32, show_default=True, help="Of lowrank maps."),
+        click.option(
+            "--n-frequencies",
+            type=int,
+            default=512,
+            show_default=True,
+            help="Random features of residual maps.",
+        ),
+        click.option("--steps", type=int, default=400, show_default=True, help="Mini-batches of the fit."),
+        click.option("--minibatch-rows", type=int, default=2048, show_default=True, help="Rows of each."),
+        click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam."),
+        click.option(
+            "--held-out", type=float, default=0.1, show_default=True, help="Share of rows never trained on."
+        ),
+        click.option(
+            "--judged-rows", type=int, default=5000, show_default=True, help="Held-out rows judged, at most."
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the split and every draw."),
+        click.option("--where", metavar="SQL", help="Only rows that match are fitted, judged and written."),
+        click.option(
+            "--key",
+            metavar="COLUMN",
+            help="The column that identifies rows: decides the split, joins stores.",
+        ),
+        on_missing_option,
+        click.option(
+            "--column", help="The result column. Default: {source}_as_{target}, or {source}_aligned."
+        ),
+        click.option(
+            "--unit/--no-unit",
+            default=True,
+            show_default=True,
+            help="Write unit vectors, which cosine search ranks alike, or the map's raw output.",
+        ),
+        click.option("--force", is_flag=True, help="Write even what held-out rows speak against."),
+        skip_invalid_option,
+        batch_rows_option,
+    ]
+)
+
+
+@main.command()
+@table_option
+@click.option("--source", required=True, help="The column to be aligned.")
+@click.option("--target", required=True, help="The column whose clusters it is to hold.")
+@db_option
+@_align_options
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(dir_okay=False),
+    help="Judge and write a map that was exported before; fit nothing.",
+)
+@click.option("--export", type=click.Path(dir_okay=False), help="Save the map: spec_store.load_map(FILE).")
+@click.option("--dry-run", is_flag=True, help="Fit, judge and print; write no column.")
+@click.option("--index", is_flag=True, help="Build a vector index on the column; tell its recall.")
+@json_option
+def align(
+    table: str,
+    source: str,
+    target: str,
+    db: str | None,
+    map_file: str | None,
+    export: str | None,
+    dry_run: bool,
+    index: bool,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Fit a map under which one embedding holds the other's clusters; write the aligned column.
+
+    \b
+    spec-store align --table images --source clip --target dino --key id
+    spec-store align --table images --source clip --target dino --in-place --fidelity 0,0.01,0.1 --dry-run
+    spec-store align --table images --source clip --target dino --export map.npz
+    """
+    from ..align import align as run_alignment
+    from ..alignment import AlignOptions
+
+    options = AlignOptions(**fields)
+    if len(options.fidelity) > 1 and not dry_run:
+        raise click.UsageError("Several --fidelity values are for looking at: add --dry-run.")
+    if dry_run and index:
+        raise click.UsageError("--dry-run writes nothing, so --index has no use.")
+    if export and not Path(export).absolute().parent.is_dir():
+        raise click.UsageError(f"--export {export}: there is no folder {Path(export).absolute().parent}.")
+    with shown_progress() as progress:
+        run = run_alignment(
+            table,
+            source,
+            target,
+            db=db,
+            map=map_file,
+            progress=progress,
+            check_write=not dry_run,
+            options=options,
+        )
+        if export:
+            run.export(export)
+        refused = None if dry_run else publish(run)
+        if index and not refused:
+            run.create_index()
+    print_warnings(run.warnings)
+    if as_json:
+        click.echo(json.dumps(run.to_json(), indent=2))
+    else:
+        print_alignment(run, export)
+    if refused:
+        raise refused
+
+
+def publish(run: Alignment) -> NotBetterError | None:
+    """Write the column, or say later, once the figures are shown, why it was not written."""
+    try:
+        run.write()
+    except NotBetterError as error:
+        return error
+    return None
+
+
+def print_alignment(run: Alignment, export: str | None = None) -> None:
+    """The judgements of all maps, and per cluster of the chosen one; what was written."""
+    a, b = run.columns
+    click.echo(
+        f"{a} to {b}: {run.n_train:,} rows to fit, {run.n_judged:,} of {run.n_held_out:,} held-out rows"
+        " judged"
+    )
+    header = ["map", "SPEC-diff", "recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
+    header += ["own end", f"{b}'s end"]
+    body = []
+    for i, j in enumerate(run.judgements):
+        numbers = (
+            j.recall_1,
+            j.recall_10,
+            j.overlap_source,
+            j.overlap_target,
+            j.cosine_source,
+            j.cosine_target,
+        )
+        ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
+        name = f"{j.name} *" if i == run.chosen else j.name
+        body.append([name, format_number(j.spec_diff), *(_share(v) for v in numbers), *ends])
+    echo_table(header, body, right=range(1, 8))
+    click.echo(f"as {a}, as {b}: share of the 10 nearest neighbours that are those in {a}'s, in {b}'s space.")
+    if run.after.clusters:
+        click.echo(
+            "Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:"
+        )
+        header = ["cluster", "judged", f"in {a}", f"in {b}", "in map", "recovered", "recall@1", "recall@10"]
+        body = [
+            [
+                *(str(c.cluster), str(c.n_rows)),
+                *(format_number(v) for v in c.held),
+                _share(c.recovered),
+                *(_share(c.recall_1), _share(c.recall_10)),
+            ]
+            for c in run.after.clusters
+        ]
+        echo_table(header, body, right=range(8))
+        lost = ", ".join(str(c.cluster) for c in run.after.clusters if c.lost)
+        if lost:
+            click.echo(f"Not recoverable from {a}: cluster {lost}. {b} holds what this map of {a} does not.")
+    if export:
+        click.echo(f'Exported {export}: spec_store.load_map("{export}").transform(vectors)')
+    if run.written:
+        total = sum(run.seconds.values())
+        click.echo(f"Wrote {run.column} in {total:.1f} s (run {run.run_id}).")
+        if run.index_recall is not None:
+            click.echo(
+                f"Vector index: recall@10 {run.index_recall:.3f} against brute force, {len(run.queries)}"
+                " held-out queries."
+            )
+        click.echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
+    else:
+        click.echo("No column was written.")
+
+
+def _share(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+@main.command()
+@table_option
+@db_option
+@json_option
+def update(table: str, db: str | None, as_json: bool) -> None:
+    """Fill aligned columns for rows that came later, with the recorded maps; nothing is fitted.
+
+    \b
+    spec-store update --table images
+    """
+    from ..update import update as bring_up_to_date
+
+    with shown_progress() as progress:
+        found = bring_up_to_date(table, db=db, progress=progress)
+    print_warnings([w for u in found for w in u.warnings])
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(u) for u in found], indent=2))
+        return
+    header = ["column", "from", "run", "rows", "filled", "still null"]
+    body = [
+        [*(u.column, u.source, u.run_id), *(f"{n:,}" for n in (u.n_rows, u.n_filled, u.n_missing))]
+        for u in found
+    ]
+    echo_table(header, body, right=(3, 4, 5))
+
+
+@main.command()
+@table_option
+@click.option("--source", required=True, help="The column in use now.")
+@click.option("--target", required=True, help="The column to switch to.")
+@db_option
+@click.option("--map", "map_file", type=click.Path(dir_okay=False), help="A map. Default: align's newest.")
+@click.option("--no-map", is_flag=True, help="Judge the switch without any map, by neighbours alone.")
+@click.option("--slice", "slices", multiple=True, metavar="SQL", help="Rows to judge beside the clusters.")
+@click.option("--k", type=int, default=10, show_default=True, help="Of recall and overlap.")
+@click.option("--fail-under", type=float, default=0.8, show_default=True, help="The least recall@k.")
+@click.option("--min-rows", type=int, default=50, show_default=True, help="Smaller slices never fail.")
+@click.option("--judged-rows", type=int, default=5000, show_default=True, help="Size of the target index.")
+@click.option("--key", metavar="COLUMN", help="The column that identifies rows. Default: as align was told.")
+@on_missing_option
+@json_option
+def gate(
+    table: str, map_file: str | None, no_map: bool, slices: tuple[str, ...], as_json: bool, **fields: Any
+) -> None:
+    """Exit with 1 if a switch of models would break a cluster or slice; name the rows to embed anew.
+
+    \b
+    spec-store gate --table images --source clip --target dino
+    spec-store gate --table images --source clip --target dino --slice "label = 'cat'" --fail-under 0.9
+    """
+    from ..gate import gate as judge
+
+    if no_map and map_file:
+        raise click.UsageError("Give --map or --no-map, not both.")
+    with shown_progress() as progress:
+        found = judge(
+            table, map=None if no_map else map_file or "recorded", slices=slices, progress=progress, **fields
+        )
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _print_gate(found)
+    if found.failed:
+        sys.exit(1)
+
+
+def _print_gate(found: Gate) -> None:
+    a, b = found.columns
+    click.echo(f"{a} to {b} with {found.map or 'no map'}; a slice is kept from {found.fail_under:g} up")
+    header = ["slice", "rows", "judged", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
+    body = [
+        [
+            *(s.name, f"{s.n_rows:,}", f"{s.n_judged:,}"),
+            *("-" if v is None else f"{v:.3f}" for v in (s.recall, s.overlap)),
+            s.verdict,
+        ]
+        for s in (found.overall, *found.slices)
+    ]
+    echo_table(header, body, right=(1, 2, 3, 4))
+    if found.re_embed:
+        click.echo(f"Embed anew, {found.n_re_embed:,} rows: {found.re_embed}")
+    click.echo(f"Failed: {', '.join(s.name for s in found.failed)}" if found.failed else "Passed.")

@@ -1,0 +1,330 @@
+"""`compare` and `clusters`: which groups of rows two embeddings hold differently."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ..terminal import echo_table, format_number
+from .align import print_alignment, publish
+from .group import (
+    batch_rows_option,
+    db_option,
+    in_order,
+    json_option,
+    main,
+    on_missing_option,
+    print_warnings,
+    shown_progress,
+    skip_invalid_option,
+    table_option,
+)
+
+if TYPE_CHECKING:
+    from ..alignment import AlignOptions
+    from ..compare import Comparison
+    from ..options import CompareOptions
+
+_MOST_CLUSTERS = 12
+
+
+class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """``auto``, or one σ per embedding: ``3.5,28``."""
+
+    name = "auto|σ,σ"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value is None or value == "auto" or isinstance(value, tuple):
+            return None if value == "auto" else value
+        try:
+            first, second = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor two numbers such as 3.5,28.", param, ctx)
+        return first, second
+
+
+# The fields of `CompareOptions`, in the order in which --help shows them.
+_compare_options = in_order(
+    [
+        click.option(
+            "--kernel", type=click.Choice(["gaussian", "cosine"]), default="gaussian", show_default=True
+        ),
+        click.option(
+            "--features",
+            type=click.Choice(["nystroem", "orf", "rff"]),
+            default="nystroem",
+            show_default=True,
+            help="Gaussian kernel features. nystroem: landmarks from the data, the most accurate for its"
+            " size. orf: orthogonal random features, for states that merge without sharing landmarks."
+            " rff: random Fourier features, the paper's recipe.",
+        ),
+        click.option("--dim", type=int, help="Landmarks or frequencies. Default: 500; orf 1000, rff 3000."),
+        click.option(
+            "--landmarks",
+            type=click.Choice(["kmeans", "uniform"]),
+            default="kmeans",
+            show_default=True,
+            help="nystroem's landmarks: centroids of a sample, or sampled rows.",
+        ),
+        click.option("--modes", type=int, default=10, show_default=True, help="Leading modes at each end."),
+        click.option(
+            "--bandwidth", type=_Bandwidth(), default="auto", show_default=True, help="Gaussian σ of each."
+        ),
+        click.option("--bandwidth-scale", type=float, default=1.0, show_default=True, help="Multiplies σ."),
+        click.option(
+            "--eta", type=float, default=1.0, show_default=True, help="Weight of the second kernel."
+        ),
+        click.option(
+            "--center/--no-center",
+            default=True,
+            show_default=True,
+            help="Remove the mode that is the mean similarity itself; --no-center is the paper's.",
+        ),
+        click.option(
+            "--normalize/--no-normalize",
+            default=True,
+            show_default=True,
+            help="Scale rows to unit length first; --no-normalize is the paper's.",
+        ),
+        click.option(
+            "--rotate",
+            type=click.Choice(["varimax", "none"]),
+            default="varimax",
+            show_default=True,
+            help="Unmix modes of near-equal eigenvalues, or take raw eigenvectors.",
+        ),
+        click.option("--where", metavar="SQL", help="Only rows that match are compared and annotated."),
+        skip_invalid_option,
+        click.option(
+            "--min-stability",
+            type=float,
+            default=0.5,
+            show_default=True,
+            help="Claim no mode on which two halves of the rows agree less (0 to 1).",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "float64"]),
+            default="float32",
+            show_default=True,
+            help="float64 takes twice as long and tells nearly identical embeddings apart.",
+        ),
+        click.option(
+            "--key",
+            metavar="COLUMN",
+            help="The column that identifies rows: joins columns of two stores, names typical rows.",
+        ),
+        on_missing_option,
+        click.option("--prefix", help="Of the result columns. Default: spec_{first}_{second}."),
+        click.option(
+            "--sample-rows", type=int, default=10_000, show_default=True, help="Rows of the seeded sample."
+        ),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw."),
+        batch_rows_option,
+    ]
+)
+
+
+@main.command()
+@click.option("--table", help="The table; a new one for the results, where both columns are of other stores.")
+@click.option(
+    "--cols",
+    required=True,
+    metavar="A,B",
+    help="The two embedding columns. name=connector:uri is one of another store: dino=faiss:dino.index,"
+    " dino=arrow:dino.parquet#vector, dino=lancedb:./db#images/dino.",
+)
+@db_option
+@click.option(
+    "--connector",
+    default="lancedb",
+    show_default=True,
+    help="The kind of database, see spec-store connectors.",
+)
+@_compare_options
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="Write the results to this Parquet file, keyed by row."
+)
+@click.option("--dry-run", is_flag=True, help="Compute and print; write nothing.")
+@click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column.")
+@click.option(
+    "--align",
+    "pair",
+    metavar="SOURCE:TARGET",
+    help="Then align one column to the other and write it too, as spec-store align does.",
+)
+@json_option
+def compare(
+    table: str | None,
+    cols: str,
+    db: str | None,
+    connector: str,
+    out: str | None,
+    dry_run: bool,
+    index: bool,
+    pair: str | None,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Compare two embedding columns and write each row's clusters back.
+
+    \b
+    spec-store compare --table images --cols clip,dino
+    spec-store compare --table images --cols clip,dino --where "split = 'train'" --dry-run
+    spec-store compare --table images --cols clip,dino=faiss:dino.index --key image_id
+    spec-store compare --table image_scores --cols clip=faiss:clip.index,dino=faiss:dino.index
+    spec-store compare --cols clip=arrow:clip.parquet,dino=arrow:dino/ --key id --out scores.parquet
+    spec-store compare --table images --cols clip,dino --align clip:dino
+    """
+    from ..align import align, check_alignment
+    from ..compare import compare as run_comparison
+    from ..options import CompareOptions
+
+    if dry_run and (index or out):
+        raise click.UsageError(f"--dry-run writes nothing, so {'--index' if index else '--out'} has no use.")
+    if not (table or out or dry_run):
+        raise click.UsageError("Name a --table, or a file with --out; --dry-run writes nothing.")
+    if pair and (out or not table):
+        raise click.UsageError("--align writes a column of --table: it can't go with --out.")
+    options = CompareOptions(**fields)
+    columns = [column.strip() for column in cols.split(",")]
+    asked = _asked_alignment(pair, columns, options) if pair else None
+    place: dict[str, Any] = {"db": db, "connector": connector}
+    if asked and table:
+        check_alignment(table, *asked.columns, **place, write=not dry_run, options=asked.options)
+    with shown_progress() as progress:
+        run = run_comparison(
+            table,
+            columns,
+            db=db,
+            connector=connector,
+            write=not dry_run,
+            out=out,
+            progress=progress,
+            options=options,
+        )
+        if dry_run:
+            run.score()
+        elif index:
+            run.create_index()
+        alignment = None
+        if asked and table:
+            alignment = align(table, *asked.columns, **place, progress=progress, options=asked.options)
+        refused = publish(alignment) if alignment and not dry_run else None
+    print_warnings(run.warnings + (alignment.warnings if alignment else []))
+    if as_json:
+        more = {"alignment": alignment.to_json()} if alignment else {}
+        click.echo(json.dumps({**run.to_json(), **more}, indent=2))
+    else:
+        _print_comparison(run)
+        if alignment:
+            click.echo("")
+            print_alignment(alignment)
+    if refused:
+        raise refused
+
+
+class _AskedAlignment(NamedTuple):
+    columns: tuple[str, str]
+    options: AlignOptions
+
+
+def _asked_alignment(pair: str, columns: list[str], options: CompareOptions) -> _AskedAlignment:
+    """What ``--align SOURCE:TARGET`` asks for: the same rows, and defaults for the rest."""
+    from ..alignment import AlignOptions
+
+    by_name = {column.split("=")[0].strip(): column for column in columns}
+    names = [name.strip() for name in pair.split(":")]
+    if sorted(names) != sorted(by_name):
+        either = ":".join(by_name)
+        raise click.UsageError(f"--align {pair}: expected the two columns of --cols, such as {either}.")
+    shared = ("where", "key", "on_missing", "skip_invalid", "seed", "batch_rows")
+    return _AskedAlignment(
+        (by_name[names[0]], by_name[names[1]]),
+        AlignOptions(**{name: getattr(options, name) for name in shared}),
+    )
+
+
+def _print_comparison(run: Comparison) -> None:
+    a, b = run.columns
+    skipped = f", {run.n_skipped:,} left out" if run.n_skipped else ""
+    click.echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
+    spectrum = run.spectrum
+    centred = format_number(spectrum.spec_diff_centered)
+    click.echo(
+        f"SPEC-diff {format_number(spectrum.spec_diff)}, centred {centred}; CKA {format_number(spectrum.cka)}"
+    )
+    if run.bandwidths:
+        for i, column in enumerate(run.columns):
+            click.echo(
+                f"{column}: bandwidth {format_number(run.bandwidths.values[i])}, largest eigenvalue"
+                f" {format_number(run.bandwidths.largest_eigenvalues[i])}, median kernel value"
+                f" {format_number(run.bandwidths.median_kernels[i])}, coverage {spectrum.coverage[i]:.1%}"
+            )
+        click.echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.map_error)}")
+    _print_clusters(run.clusters.slice(0, _MOST_CLUSTERS), run.columns)
+    more = len(run.clusters) - _MOST_CLUSTERS
+    if more > 0:
+        click.echo(f"… and {more} weaker clusters.")
+    if not run.written:
+        click.echo("Dry run: nothing was written.")
+        return
+    place = f" to {run.destination.describe()}" if run.destination else ""
+    total = sum(run.seconds.values())
+    click.echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
+    if run.recorded:
+        click.echo(f"Next: spec-store clusters --table {run.table}")
+
+
+def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = False) -> None:
+    if not len(rows):
+        click.echo("No cluster stands out from error and noise: the embeddings group these rows alike.")
+        return
+    header = ["cluster", "held by", "strength", f"in {columns[0]}", f"in {columns[1]}", "rows", "stability"]
+    labelled = "labels" in rows.column_names
+    header += ["over-represented"] if labelled else []
+    header += ["typical rows"] if examples else []
+    body = []
+    for r in rows.to_pylist():
+        numbers = [format_number(r[n]) for n in ("strength", "energy_first", "energy_second")]
+        stability = "-" if r["stability"] != r["stability"] else f"{r['stability']:.2f}"
+        line = [str(r["cluster"]), r["side"], *numbers, f"{r['size']:,}", stability]
+        if labelled:
+            line.append(", ".join(f"{e['value']} {e['share']:.0%} (x{e['lift']:.1f})" for e in r["labels"]))
+        if examples:
+            line.append(" ".join(r["top_rows"][:5]))
+        body.append(line)
+    echo_table(header, body, right=(0, 2, 3, 4, 5, 6))
+
+
+@main.command()
+@table_option
+@db_option
+@click.option("--prefix", help="Of the result columns. Default: the newest comparison's.")
+@click.option("--by", metavar="COLUMN", help="A column of labels: show which are over-represented.")
+@json_option
+def clusters(table: str, db: str | None, prefix: str | None, by: str | None, as_json: bool) -> None:
+    """What each cluster is: who holds it together, how strongly, how many rows, which labels.
+
+    \b
+    spec-store clusters --table images
+    spec-store clusters --table images --by label
+    """
+    from ..query import clusters as find
+
+    report = find(table, prefix=prefix, by=by, db=db)
+    rows = report.clusters
+    if as_json:
+        found = rows.drop_columns(["run_id", "table"]).to_pylist()
+        click.echo(json.dumps({"run_id": report.run["run_id"], "table": table, "clusters": found}, indent=2))
+        return
+    a, b = report.run["columns"]
+    click.echo(f"{a} against {b}: run {report.run['run_id']} on {report.run['n_rows']:,} rows of {table}")
+    _print_clusters(rows, (a, b), examples=by is None)
+    if len(rows):
+        prefix = report.run["prefix"]
+        click.echo(f'Next: spec-store query --table {table} --where "{prefix}_cluster = 0"')
+    if report.other_prefixes:
+        click.echo(f"Also compared, see --prefix: {', '.join(report.other_prefixes)}")
