@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,10 @@ __all__ = ["Gate", "SliceVerdict", "gate"]
 
 _SLICE_ROWS = 1000
 _FEWEST_JUDGED = 10
-Verdict = Literal["keep", "re-embed", "too few rows"]
+Verdict = Literal["keep", "re-embed", "in part", "too few rows"]
+_ALL = "true"
+_LEAST_RECALL, _LEAST_OVERLAP = 0.8, 0.5
+_FAILING = ("re-embed", "in part")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class SliceVerdict:
         The share of a row's k nearest neighbours in the target's space that it has in the aligned vectors
         (without a map: in the source's).
     verdict
-        By recall, or by overlap where there is none.
+        By recall, or by overlap where there is none. "in part": what fails are rows of slices that are to be
+        embedded anew; without them, the slice would be kept.
     """
 
     name: str
@@ -54,6 +58,12 @@ class SliceVerdict:
     recall: float | None
     overlap: float | None
     verdict: Verdict
+
+    @property
+    def measure(self) -> float:
+        """What the verdict goes by; NaN for too few rows."""
+        known = self.recall if self.recall is not None else self.overlap
+        return float("nan") if known is None else known
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Gate:
     def failed(self) -> tuple[SliceVerdict, ...]:
         """Clusters and slices of at least `min_rows` rows that the switch would break."""
         judged = (self.overall, *self.slices)
-        return tuple(s for s in judged if s.verdict == "re-embed" and s.n_rows >= self.min_rows)
+        return tuple(s for s in judged if s.verdict in _FAILING and s.n_rows >= self.min_rows)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``gate --json`` prints; its keys are stable."""
@@ -108,7 +118,7 @@ def gate(
     map: AlignmentMap | str | os.PathLike[str] | Literal["recorded"] | None = "recorded",
     slices: Sequence[str] = (),
     k: int = 10,
-    fail_under: float = 0.8,
+    fail_under: float | None = None,
     min_rows: int = 50,
     judged_rows: int = 5000,
     key: str | None = None,
@@ -127,7 +137,8 @@ def gate(
     k
         Of recall and overlap.
     fail_under
-        A slice whose recall (or overlap) is less is to be embedded anew.
+        A slice whose recall (or overlap) is less is to be embedded anew. None is 0.8 of recall, or 0.5 of
+        overlap where there is no map into the target's space.
     min_rows
         Slices with fewer rows in the table don't fail the gate.
     judged_rows
@@ -143,7 +154,7 @@ def gate(
     Cost: a pass over the keys per slice, and 1,000 rows of each read. Recall is against a gallery of
     `judged_rows` targets: the larger it is, the harder.
     """
-    if not 0 <= fail_under <= 1:
+    if fail_under is not None and not 0 <= fail_under <= 1:
         raise InputError(f"fail_under is {fail_under}; expected a share from 0 to 1.")
     if k < 1:
         raise InputError(f"k is {k}; expected 1 or more.")
@@ -162,17 +173,20 @@ def gate(
     if fitted is not None and fitted.width != widths[0]:
         raise InputError(f"The map takes {fitted.width} dimensions; {pair[0]!r} has {widths[0]}.")
     reader = PairReader(opened, pair, widths, float(about.get("held_out", 1.0)), int(about.get("seed", 0)))
-    wanted = [*_clusters(opened, table, pair, db, connector), *((where, where) for where in slices)]
+    wanted = [("all rows", _ALL), *_clusters(opened, table, pair, db, connector)]
+    wanted += [(where, where) for where in slices]
     counts = [opened.count(where) for _, where in wanted]  # refuses what is no filter before any work
 
-    judge = _GateJudge(reader, fitted, k, fail_under, judged_rows)
+    in_target = fitted is not None and not about.get("in_place", False) and fitted.out_width == widths[1]
+    if fail_under is None:
+        fail_under = _LEAST_RECALL if in_target else _LEAST_OVERLAP
+    judge = _GateJudge(reader, fitted, in_target, k, fail_under, judged_rows)
     verdicts = []
     progress("gate", 0, len(wanted))
     for (name, where), n_rows in zip(wanted, counts, strict=True):
         verdicts.append(judge.verdict(name, where, n_rows))
         progress("gate", 1, len(wanted))
-    failing = [v.where for v in verdicts if v.verdict == "re-embed"]
-    filter_ = " OR ".join(f"({where})" for where in failing) or None
+    verdicts, filter_ = _told_apart(judge, verdicts)
     return Gate(
         table=table,
         columns=pair,
@@ -180,11 +194,31 @@ def gate(
         k=k,
         fail_under=fail_under,
         min_rows=min_rows,
-        overall=judge.verdict("all rows", None, opened.count()),
-        slices=tuple(verdicts),
+        overall=verdicts[0],
+        slices=tuple(verdicts[1:]),
         re_embed=filter_,
         n_re_embed=opened.count(filter_) if filter_ else 0,
     )
+
+
+def _told_apart(judge: _GateJudge, verdicts: Sequence[SliceVerdict]) -> tuple[list[SliceVerdict], str | None]:
+    """Slices that fail by themselves, and those that do for rows of others; the filter of the former.
+
+    The worst comes first, and all rows together last: each is judged again without the rows that are to be
+    embedded anew by then.
+    """
+    told = list(verdicts)
+    filters: list[str] = []
+    failing = [i for i, v in enumerate(told) if v.verdict == "re-embed"]
+    for i in sorted(failing, key=lambda i: (told[i].where == _ALL, told[i].measure)):
+        v = told[i]
+        if filters:
+            rest = judge.verdict(v.name, f"({v.where}) AND NOT ({' OR '.join(filters)})", v.n_rows)
+            if rest.verdict != "re-embed":
+                told[i] = replace(v, verdict="in part")
+                continue
+        filters = [_ALL] if v.where == _ALL else [*filters, f"({v.where})"]
+    return told, " OR ".join(filters) or None
 
 
 def _map(
@@ -215,22 +249,20 @@ def _clusters(
 class _GateJudge:
     reader: PairReader
     map: AlignmentMap | None
+    in_target: bool
     k: int
     fail_under: float
     judged_rows: int
 
     def __post_init__(self) -> None:
-        self._gallery_keys, self._gallery = self._rows(None, self.judged_rows)
+        self._gallery_keys, self._gallery = self._rows(_ALL, self.judged_rows)
         if len(self._gallery_keys) < _FEWEST_JUDGED:
             raise InputError(
                 f"{len(self._gallery_keys)} rows of {self.reader.source.describe()} are held out from the"
                 f" map's fit; at least {_FEWEST_JUDGED} are needed to judge it."
             )
-        self._in_target = (
-            self.map is not None and not self.map.about.get("in_place", False)
-        ) and self.map.out_width == self._gallery[1].shape[1]
 
-    def _rows(self, where: str | None, n: int) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
+    def _rows(self, where: str, n: int) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
         """At most `n` held-out rows: their keys, and pairs of unit rows."""
         r = self.reader
         seed = SPLIT_SEED + r.seed
@@ -248,13 +280,13 @@ class _GateJudge:
         pair, usable = r.unit_rows(batch, np.ones(len(batch), bool))
         return np.array(batch.column(0).to_pylist(), object)[usable], pair
 
-    def verdict(self, name: str, where: str | None, n_rows: int) -> SliceVerdict:
+    def verdict(self, name: str, where: str, n_rows: int) -> SliceVerdict:
         """Judge a slice's held-out rows against the gallery and themselves."""
         keys, (a, b) = (
-            (self._gallery_keys, self._gallery) if where is None else self._rows(where, _SLICE_ROWS)
+            (self._gallery_keys, self._gallery) if where == _ALL else self._rows(where, _SLICE_ROWS)
         )
         if len(keys) < _FEWEST_JUDGED:
-            return SliceVerdict(name, where or "true", n_rows, len(keys), None, None, "too few rows")
+            return SliceVerdict(name, where, n_rows, len(keys), None, None, "too few rows")
         known = {key: i for i, key in enumerate(self._gallery_keys)}
         new = np.array([key not in known for key in keys])
         own = np.array([known.get(key, -1) for key in keys], np.intp)
@@ -266,10 +298,10 @@ class _GateJudge:
         overlap = neighbour_overlap(
             nearest(f, self.k, gallery=gallery_f, own=own), nearest(b, self.k, gallery=gallery_b, own=own)
         ).mean()
-        found = recall(ranks(f, gallery_b, own), self.k) if self._in_target else None
+        found = recall(ranks(f, gallery_b, own), self.k) if self.in_target else None
         measure = float(overlap) if found is None else found
         verdict: Verdict = "keep" if measure >= self.fail_under else "re-embed"
-        return SliceVerdict(name, where or "true", n_rows, len(keys), found, float(overlap), verdict)
+        return SliceVerdict(name, where, n_rows, len(keys), found, float(overlap), verdict)
 
     def _aligned(self, a: NDArray[Any]) -> NDArray[Any]:
         if self.map is None:

@@ -60,3 +60,29 @@ def exact_difference(kernel_a, kernel_b, *, eta=1.0, center=False):
 def gaussian(x, sigma):
     sq = ((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=-1)
     return np.exp(-sq / (2 * sigma**2))
+
+
+def rotated_clipped_noisy(n, *, seed=0, widths=(128, 96), n_groups=40):
+    """Unit rows of groups of very different sizes; and a rotated, bent, clipped, noisy function of them."""
+    rng = np.random.default_rng(seed)
+    scale = 1 / np.sqrt(1 + np.arange(widths[0]) / 4)
+    share = 1 / np.arange(1, n_groups + 1)
+    centres = rng.standard_normal((n_groups, widths[0])) * scale
+    group = rng.choice(n_groups, n, p=share / share.sum())
+    a = centres[group] + 0.6 * rng.standard_normal((n, widths[0])) * scale
+    y = a @ np.linalg.qr(rng.standard_normal((widths[0], widths[0])))[0][:, : widths[1]]
+    y /= y.std(axis=0)
+    b = np.clip(y + 0.3 * y**2, -1, 1.5) + 0.1 * rng.standard_normal(y.shape)
+    return unit(a), unit(b)
+
+
+def hidden_clusters(b, *, n_rows, n_clusters=4, shift=1.5, seed=0):
+    """Rows drawn by chance are moved together, cluster by cluster; and each row's cluster, -1 for none."""
+    rng = np.random.default_rng([seed, 7])
+    truth = np.full(len(b), -1)
+    drawn = rng.permutation(len(b))[: n_clusters * n_rows].reshape(n_clusters, n_rows)
+    moved = b.copy()
+    for j, rows in enumerate(drawn):
+        moved[rows] += shift * unit(rng.standard_normal((1, b.shape[1])))
+        truth[rows] = j
+    return unit(moved), truth

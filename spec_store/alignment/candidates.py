@@ -30,10 +30,10 @@ def fit_all(
     for kind in options.kind:
         for mu in options.fidelity:
             name = f"{kind}, fidelity {mu:g}" if several else kind
-            progress(f"fit {name}", 0, options.steps)
+            progress(f"fit {name}", 0, options.steps * options.minibatch_rows)
             results[name] = fit(
                 _start(found, options),
-                _shown(_mini_batches(reader, found, options), f"fit {name}", options.steps, progress),
+                _shown(_mini_batches(reader, found, options), f"fit {name}", options, progress),
                 found.validation,
                 Objective(options.kernel, options.beta, mu, bandwidths),
                 FitOptions(
@@ -79,10 +79,13 @@ def _mini_batches(reader: PairReader, found: Gathered, options: AlignOptions) ->
 
 
 def _shown(
-    batches: Iterator[MiniBatch], stage: str, steps: int, progress: Callable[[str, int, int], None]
+    batches: Iterator[MiniBatch],
+    stage: str,
+    options: AlignOptions,
+    progress: Callable[[str, int, int], None],
 ) -> Iterator[MiniBatch]:
     for batch in batches:
-        progress(stage, 1, steps)
+        progress(stage, len(batch[0]), options.steps * options.minibatch_rows)
         yield batch
 
 

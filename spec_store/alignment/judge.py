@@ -14,8 +14,8 @@ from ..metrics import difference_eigenvalues, mean_cosine, nearest, neighbour_ov
 __all__ = ["ClusterJudgement", "Judge", "Judgement"]
 
 _NEIGHBOURS = 10
-_LEAD = 1.1  # a target that holds a cluster by less than a tenth more has no lead to be made up
-_RECOVERED = 0.5
+_LEAD = 1.5  # a target that holds a cluster less than half as much again has no lead to be made up
+_RECOVERED = 0.25
 
 
 @dataclass(frozen=True)

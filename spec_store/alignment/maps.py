@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -129,18 +130,24 @@ def load_map(file: str | Path | BinaryIO) -> AlignmentMap:
     --------
     >>> spec_store.load_map("map.npz").transform(queries)  # doctest: +SKIP
     """
+    if isinstance(file, (str, Path)):
+        try:
+            with open(file, "rb") as stream:
+                return _read(stream, str(file))
+        except FileNotFoundError as error:
+            raise InputError(f"No map file {file}.") from error
+        except OSError as error:
+            raise InputError(f"{file} can't be read: {error.strerror or error}.") from error
+    return _read(file, "The stored map")
+
+
+def _read(stream: BinaryIO, name: str) -> AlignmentMap:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(stream, allow_pickle=False) as stored:
             header = json.loads(stored["header"].tobytes())
-            if header["format"] != _FORMAT:
-                raise InputError(f"{file}: map format {header['format']} is not known; expected {_FORMAT}.")
-            arrays = {name: stored[name] for name in ("weights", "bias", "frequencies")}
-    except FileNotFoundError as error:
-        raise InputError(f"No map file {file}.") from error
-    except (KeyError, OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a map that spec-store exported: {error}") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is not a map that spec-store exported: {error}") from error
-    return AlignmentMap(**arrays, unit=header["unit"], about=header["about"])
+            if header["format"] == _FORMAT:
+                arrays = {part: stored[part] for part in ("weights", "bias", "frequencies")}
+                return AlignmentMap(**arrays, unit=header["unit"], about=header["about"])
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{name} is not a map that spec-store exported: {error}") from error
+    raise InputError(f"{name}: map format {header['format']} is not known; expected {_FORMAT}.")

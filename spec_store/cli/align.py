@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..align import Alignment
     from ..gate import Gate
 
+_MOST_CLUSTERS = 12
 
 # The fields of `AlignOptions`, in the order in which --help shows them.
 _align_options = in_order(
@@ -221,8 +222,11 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
                 *(_share(c.recall_1), _share(c.recall_10)),
             ]
             for c in run.after.clusters
+            if c.cluster < _MOST_CLUSTERS or c.lost
         ]
         echo_table(header, body, right=range(8))
+        if len(body) < len(run.after.clusters):
+            click.echo(f"… and {len(run.after.clusters) - len(body)} weaker clusters, see --json.")
         lost = ", ".join(str(c.cluster) for c in run.after.clusters if c.lost)
         if lost:
             click.echo(f"Not recoverable from {a}: cluster {lost}. {b} holds what this map of {a} does not.")
@@ -280,7 +284,11 @@ def update(table: str, db: str | None, as_json: bool) -> None:
 @click.option("--no-map", is_flag=True, help="Judge the switch without any map, by neighbours alone.")
 @click.option("--slice", "slices", multiple=True, metavar="SQL", help="Rows to judge beside the clusters.")
 @click.option("--k", type=int, default=10, show_default=True, help="Of recall and overlap.")
-@click.option("--fail-under", type=float, default=0.8, show_default=True, help="The least recall@k.")
+@click.option(
+    "--fail-under",
+    type=float,
+    help="The least recall@k, by default 0.8; the least overlap@k, 0.5, for no map into the target's space.",
+)
 @click.option("--min-rows", type=int, default=50, show_default=True, help="Smaller slices never fail.")
 @click.option("--judged-rows", type=int, default=5000, show_default=True, help="Size of the target index.")
 @click.option("--key", metavar="COLUMN", help="The column that identifies rows. Default: as align was told.")

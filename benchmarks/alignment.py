@@ -1,0 +1,168 @@
+"""How well do maps carry one embedding's vectors over to another's, on rows that they were not fitted on?
+
+python benchmarks/alignment.py digits      # every map, pixels to HOG and back, five splits
+python benchmarks/alignment.py in-place    # the trade-off over the fidelity, pixels towards HOG
+python benchmarks/alignment.py synthetic   # a rotated, clipped, noisy function of the source, 50,000 rows
+python benchmarks/alignment.py hidden      # with four clusters in the target that the source can't see
+python benchmarks/alignment.py queries     # an exported map: milliseconds for 1,000 vectors
+python benchmarks/alignment.py large [rows [folder]]   # 512 + 384 dimensions: memory and time by stage
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from synthetic import table_at
+
+import spec_store
+from spec_store.demo import create_demo
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from planted import hidden_clusters, rotated_clipped_noisy, vectors
+
+COMMAND = str(Path(sys.executable).parent / "spec-store")
+MAPS = ("affine", "lowrank", "residual")
+Matrix = NDArray[np.floating[Any]]
+
+
+def shown(run: spec_store.Alignment, title: str) -> None:
+    """All maps in one table, with the default map's ratio to the value before and to the best baseline."""
+    print(f"\n{title}: {run.n_train:,} rows to fit, {run.n_judged:,} held out and judged")
+    print(f"{'map':26} SPEC-diff  recall@1  recall@10  mean cosine to source")
+    for j in run.judgements:
+        print(f"{j.name:26} {j.spec_diff:9.4f} {j.recall_1:9.3f} {j.recall_10:10.3f} {j.cosine_source:10.3f}")
+    by_name = {j.name: j for j in run.judgements}
+    ours, before = by_name["affine"], by_name["none"]
+    baselines = [by_name[n] for n in ("ridge", "ridge, variance restored", "procrustes")]
+    best = min(j.spec_diff for j in baselines)
+    retrieval = max(j.recall_1 for j in baselines)
+    print(
+        f"affine: {ours.spec_diff / before.spec_diff:.2f} of before, {ours.spec_diff / best:.2f} of the best"
+        f" baseline; recall@1 {ours.recall_1:.3f}, best baseline {retrieval:.3f}"
+    )
+
+
+def digits() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        create_demo(db=folder)
+        for pair in (("pixels", "hog"), ("hog", "pixels")):
+            for seed in range(5):
+                run = spec_store.align(
+                    "images", *pair, db=folder, key="id", kind=MAPS, held_out=0.2, seed=seed
+                )
+                shown(run, f"digits, {pair[0]} to {pair[1]}, split {seed}")
+
+
+def in_place() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        create_demo(db=folder)
+        asked = "--table images --source pixels --target hog --key id --in-place --held-out 0.2"
+        asked += " --fidelity 0,0.001,0.003,0.01,0.03,0.1,0.3 --dry-run"
+        subprocess.run([COMMAND, "align", "--db", folder, *asked.split()], check=True)
+
+
+def stored(folder: str, a: Matrix, b: Matrix) -> None:
+    table = pa.table({"id": np.arange(len(a)), "a": vectors(a), "b": vectors(b)})
+    lance.write_dataset(table, f"{folder}/rows.lance", mode="overwrite")
+
+
+def synthetic() -> None:
+    for seed in range(3):
+        a, b = rotated_clipped_noisy(50_000, seed=seed)
+        with tempfile.TemporaryDirectory() as folder:
+            stored(folder, a, b)
+            shown(
+                spec_store.align("rows", "a", "b", db=folder, key="id", kind=MAPS, seed=seed),
+                f"synthetic {seed}",
+            )
+
+
+def hidden() -> None:
+    a, b = rotated_clipped_noisy(50_000, seed=0)
+    b, truth = hidden_clusters(b, n_rows=1500, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        stored(folder, a, b)
+        compared = spec_store.compare("rows", ["a", "b"], db=folder, key="id", write=True)
+        run = spec_store.align("rows", "a", "b", db=folder, key="id", write=True)
+        found = spec_store.gate("rows", "a", "b", db=folder)
+        shown_clusters(run, compared)
+        print(f"b's end of the spectrum before: {[round(v, 4) for v in run.before.eigenvalues[1]]}")
+        print(f"b's end of the spectrum after:  {[round(v, 4) for v in run.after.eigenvalues[1]]}")
+        for s in (found.overall, *found.slices):
+            print(f"{s.name:26} {s.n_rows:6,} rows  recall@10 {s.recall}  {s.verdict}")
+        wanted = np.flatnonzero(truth >= 0)
+        told = spec_store.query("rows", found.re_embed, select=["id"], db=folder).read_all()["id"].to_numpy()
+        both = len(np.intersect1d(wanted, told))
+        print(
+            f"to embed anew: {len(told):,} rows; hidden: {len(wanted):,}; in both: {both:,}"
+            f" (precision {both / max(len(told), 1):.3f}, recall {both / len(wanted):.3f})"
+        )
+
+
+def shown_clusters(run: spec_store.Alignment, compared: spec_store.Comparison) -> None:
+    print("cluster  held by  in a     in b     in map   recovered  recall@1")
+    for c in run.after.clusters:
+        side = compared.columns[compared.clusters_found[c.cluster].end]
+        held = "  ".join(f"{v:.5f}" for v in c.held)
+        print(f"{c.cluster:7}  {side:7}  {held}  {c.recovered:9.2f}  {c.recall_1:8.3f}  lost: {c.lost}")
+
+
+def queries() -> None:
+    a, b = rotated_clipped_noisy(20_000, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        stored(folder, a, b)
+        for kind in MAPS:
+            run = spec_store.align("rows", "a", "b", db=folder, key="id", kind=kind, write=True)
+            run.export(f"{folder}/map.npz")
+            fitted = spec_store.load_map(f"{folder}/map.npz")
+            x = a[:1000].astype(np.float32)
+            times = []
+            for _ in range(20):
+                start = time.perf_counter()
+                y = fitted.transform(x)
+                times.append(time.perf_counter() - start)
+            column = lance.dataset(f"{folder}/rows.lance").to_table(columns=["a_as_b"])["a_as_b"]
+            kept = np.stack(column.to_numpy()[:1000])
+            size = Path(f"{folder}/map.npz").stat().st_size
+            print(
+                f"{kind}: {1e3 * np.median(times):.2f} ms for 1,000 vectors, {size / 1e3:.0f} kB; at most"
+                f" {np.abs(kept - y).max():.1g} from the stored column"
+            )
+
+
+def large(n_rows: int = 1_000_000, folder: str | None = None) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(folder or temporary)
+        name = table_at(place, n_rows, {"clip": 512, "dino": 384})
+        command = [COMMAND, "align", "--db", str(place), "--table", name, "--source", "clip"]
+        command += ["--target", "dino", "--key", "id", "--force", "--json"]
+        start = time.perf_counter()
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        told = json.loads(done.stdout)
+        print(f"{n_rows:,} x (512 + 384): {seconds:.0f} s, {peak:.2f} GB at most; {told['seconds']}")
+        before, after = told["maps"][0], told["maps"][1]
+        print(
+            f"SPEC-diff {before['spec_diff']:.4f} -> {after['spec_diff']:.4f}, recall@1 {after['recall_1']}"
+        )
+
+
+if __name__ == "__main__":
+    commands = {"digits": digits, "in-place": in_place, "synthetic": synthetic, "hidden": hidden}
+    commands |= {"queries": queries}
+    if sys.argv[1] == "large":
+        large(*(int(n) for n in sys.argv[2:3]), *sys.argv[3:4])
+    else:
+        commands[sys.argv[1]]()

@@ -1,0 +1,196 @@
+"""The minimisation, and the split and mini-batches that feed it from a real table."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lance_tables import make_table, open_source
+from planted import rotated_clipped_noisy, unit, vectors
+from spec_store.alignment import AlignOptions, FitOptions, Objective, fit
+from spec_store.alignment.pairs import PairReader, gather, mini_batches
+from spec_store.errors import InputError
+
+
+def pairs(n=2000):
+    a, b = rotated_clipped_noisy(n, widths=(12, 9), n_groups=8)
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def batches(a, b, rows=256, seed=0):
+    rng = np.random.default_rng(seed)
+    while True:
+        at = rng.integers(0, len(a), rows)
+        yield a[at], b[at]
+
+
+def fitted(kind="affine", seed=0, steps=150, **options):
+    a, b = pairs()
+    start = np.random.default_rng(1).standard_normal((12, 9)) / 4, np.zeros(9)
+    objective = Objective("cosine", 0.1, 0.1)
+    options = FitOptions(kind=kind, steps=steps, learning_rate=1e-2, seed=seed, **options)
+    return fit(start, batches(a[:1500], b[:1500]), (a[1500:], b[1500:]), objective, options, in_place=False)
+
+
+@pytest.mark.parametrize("kind", ["affine", "lowrank", "residual"])
+def test_rows_that_are_not_trained_on_get_better(kind):
+    found = fitted(kind, rank=9, n_frequencies=64)
+    assert found.best_step > 0
+    first, best = found.history[0][1], dict(found.history)[found.best_step]
+    assert best < 0.3 * first
+    assert best == min(value for _, value in found.history)
+    assert found.terms.total == pytest.approx(best)
+
+
+@pytest.mark.parametrize("kind", ["affine", "residual"])
+def test_the_same_seed_gives_the_same_map(kind):
+    one, two = fitted(kind, steps=40), fitted(kind, steps=40)
+    assert np.array_equal(one.map.weights, two.map.weights)
+    assert np.array_equal(one.map.bias, two.map.bias)
+
+
+def test_lowrank_departs_from_its_start_by_so_many_directions():
+    a, _ = pairs()
+    start = np.random.default_rng(1).standard_normal((12, 9)) / 4
+    departure = fitted("lowrank", rank=3).map.weights - start
+    values = np.linalg.svd(departure, compute_uv=False)
+    assert values[2] > 1e-3
+    assert values[3] < 1e-5 * values[0]
+    assert len(a)
+
+
+def test_residual_holds_what_no_affine_map_can():
+    """b is the absolute value of a: every affine map is blind to it."""
+    rng = np.random.default_rng(0)
+    a = unit(rng.standard_normal((3000, 6))).astype(np.float32)
+    b = unit(np.abs(a)).astype(np.float32)
+    values = {}
+    for kind in ("affine", "residual"):
+        options = FitOptions(kind=kind, steps=300, learning_rate=1e-2, n_frequencies=128)
+        start = np.zeros((6, 6)), b.mean(0)
+        found = fit(
+            start, batches(a[:2500], b[:2500]), (a[2500:], b[2500:]), Objective("cosine", 0.1, 0.1), options,
+            in_place=False,
+        )  # fmt: skip
+        values[kind] = found.terms.kernel
+    assert values["residual"] < 0.5 * values["affine"]
+
+
+def test_a_fit_that_only_gets_worse_keeps_its_start():
+    a, b = pairs()
+    start = np.eye(12), np.zeros(12)
+    options = FitOptions(steps=20, learning_rate=5.0)
+    found = fit(start, batches(a, b), (a, a), Objective("cosine", 0.1, 0.1), options, in_place=True)
+    assert found.best_step == 0
+    assert np.array_equal(found.map.weights, np.eye(12, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "cubic"}, "kind is 'cubic'"),
+        ({"rank": 0}, "rank is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+    ],
+)
+def test_options_that_fit_nothing_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        FitOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "cubic"}, "kind is 'cubic'"),
+        ({"kernel": "linear"}, "kernel is 'linear'"),
+        ({"held_out": 1.0}, "held_out is 1.0"),
+        ({"held_out": 0.0}, "held_out is 0.0"),
+        ({"fidelity": -1.0}, "fidelity is -1.0"),
+        ({"beta": float("nan")}, "beta is nan"),
+        ({"steps": 0}, "steps is 0"),
+        ({"column": "a b"}, "column is 'a b'"),
+    ],
+)
+def test_options_of_an_alignment_are_checked(options, message):
+    with pytest.raises(InputError, match=message):
+        AlignOptions(**options)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Each row's vectors tell its number: a is (cos i, sin i) of an angle, b the same, spread over 3."""
+    angle = np.arange(3000) * (np.pi / 4000)
+    a = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    b = np.stack([np.cos(angle), np.sin(angle), np.zeros(3000)], axis=1)
+    folder = tmp_path_factory.mktemp("numbered")
+    table = pa.table({"id": np.arange(3000), "a": vectors(5 * a), "b": vectors(b)})
+    make_table(folder, table.slice(0, 1700), table.slice(1700))
+    return PairReader(open_source(folder), ("a", "b"), (2, 3), held_out=0.2, seed=4, batch_rows=512)
+
+
+def numbers(rows):
+    return np.rint(np.arctan2(rows[:, 1], rows[:, 0]) / (np.pi / 4000)).astype(int)
+
+
+def gathered(reader, **sizes):
+    sizes = {"validation_rows": 200, "held_out_rows": 10_000, **sizes}
+    return gather(reader, 3000, **sizes, members=None, progress=lambda n: None, workers=2)
+
+
+def test_rows_are_held_out_kept_aside_or_trained_on_never_two_of_them(reader):
+    found = gathered(reader)
+    held, aside = numbers(found.held_out[0]), numbers(found.validation[0])
+    trained = set()
+    stream = mini_batches(reader, found.n_train, skip=found.skip, steps=200, rows=256, seed=0)
+    for _, (a, b) in zip(range(200), stream, strict=False):
+        assert np.array_equal(numbers(a), numbers(b))
+        assert np.allclose(np.linalg.norm(a, axis=1), 1, atol=1e-6)
+        trained |= set(numbers(a))
+    assert len(held) == found.n_held_out
+    assert 500 < len(held) < 700
+    assert 130 < len(aside) < 270
+    assert not set(held) & set(aside)
+    assert not set(held) & trained
+    assert not set(aside) & trained
+    assert len(trained) == found.n_train  # and all others are
+    assert found.n_train + len(held) + len(aside) == 3000
+
+
+def test_moments_are_those_of_the_training_rows(reader):
+    found = gathered(reader)
+    others = np.concatenate([numbers(found.held_out[0]), numbers(found.validation[0])])
+    angle = np.setdiff1d(np.arange(3000), others) * (np.pi / 4000)
+    a = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    assert np.allclose(found.moments.mean_a, a.mean(0), atol=1e-6)
+    assert np.allclose(found.moments.aa, a.T @ a / len(a), atol=1e-6)
+    assert np.allclose(found.moments.ab[:, :2], a.T @ a / len(a), atol=1e-6)
+
+
+def test_the_split_is_a_function_of_keys_and_seed_alone(reader):
+    one, two = gathered(reader), gathered(PairReader(reader.source, ("a", "b"), (2, 3), 0.2, 4, None, 97))
+    assert sorted(numbers(one.held_out[0])) == sorted(numbers(two.held_out[0]))
+    other = gathered(PairReader(reader.source, ("a", "b"), (2, 3), 0.2, 5))
+    assert sorted(numbers(one.held_out[0])) != sorted(numbers(other.held_out[0]))
+
+
+def test_a_table_larger_than_the_buffer_is_read_in_a_mixed_order(reader, monkeypatch):
+    import spec_store.alignment.pairs as module
+
+    monkeypatch.setattr(module, "_BUFFER_ROWS", 600)
+    stream = mini_batches(reader, 2100, skip=0.3, steps=40, rows=100, seed=0)
+    seen = [numbers(a) for _, (a, _) in zip(range(20), stream, strict=False)]
+    together = np.concatenate(seen)
+    assert len(set(together)) == len(together)  # one reading has each row once
+    assert max(np.ptp(part) for part in seen[:3]) > 300
+    assert not np.array_equal(together, np.sort(together))
+
+
+def test_few_steps_draw_from_the_whole_table_in_one_reading(reader, monkeypatch):
+    import spec_store.alignment.pairs as module
+
+    monkeypatch.setattr(module, "_BUFFER_ROWS", 50)
+    stream = mini_batches(reader, 2200, skip=0.3, steps=5, rows=40, seed=0)
+    seen = np.concatenate([numbers(a) for _, (a, _) in zip(range(5), stream, strict=False)])
+    assert len(set(seen)) == 200
+    assert seen.max() > 2000
+    assert seen.min() < 1000
