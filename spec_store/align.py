@@ -97,7 +97,7 @@ class Alignment:
     @property
     def better(self) -> bool:
         """Whether the map brings the source nearer to the target on held-out rows."""
-        return self.after.spec_diff < self.before.spec_diff
+        return self.after.better_than(self.before)
 
     @property
     def written(self) -> list[str]:
@@ -127,8 +127,9 @@ class Alignment:
         """
         if not self.better and not (self.options.force if force is None else force):
             raise NotBetterError(
-                f"Not written: on held-out rows {self.column!r} has SPEC-diff {self.after.spec_diff:.4g} to"
-                f" {self.columns[1]!r}, and {self.columns[0]!r} itself {self.before.spec_diff:.4g}."
+                f"Not written: on held-out rows {self.column!r} has SPEC-diff {self.after.spec_diff:.4g} and"
+                f" distance {self.after.distance:.4g} to {self.columns[1]!r}; {self.columns[0]!r} itself has"
+                f" {self.before.spec_diff:.4g} and {self.before.distance:.4g}."
                 " --force (force=True) writes it all the same."
             )
         annotation = aligned_annotation(
@@ -410,6 +411,8 @@ def _count(source: Source, options: AlignOptions) -> int:
     n_rows = source.count(options.where)
     if n_rows == 0 and options.where is not None:
         raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
+    if n_rows == 0:
+        raise InputError(f"{source.describe().capitalize()} is empty: there is nothing to align.")
     return n_rows
 
 

@@ -16,7 +16,7 @@ from .alignment.maps import AlignmentMap, load_map
 from .alignment.pairs import SPLIT_SEED, PairReader, column_widths
 from .connector import Source, hash_keys, smallest_hashes, take_sample
 from .errors import InputError
-from .locate import DEFAULT_CONNECTOR, ColumnRef, open_columns
+from .locate import DEFAULT_CONNECTOR, ColumnRef, open_columns, open_table
 from .metrics import nearest, neighbour_overlap, ranks, recall
 from .progress import Progress, silent
 
@@ -158,7 +158,10 @@ def gate(
         raise InputError(f"fail_under is {fail_under}; expected a share from 0 to 1.")
     if k < 1:
         raise InputError(f"k is {k}; expected 1 or more.")
-    pair = ColumnRef.parse(source).name, ColumnRef.parse(target).name
+    refs = [ColumnRef.parse(column) for column in (source, target)]
+    pair = refs[0].name, refs[1].name
+    if any(ref.connector is None for ref in refs):
+        open_table(table, db=db, connector=connector)  # a wrong name is told before a map that is missing
     fitted, which = _map(map, table, pair, db, connector)
     about = fitted.about if fitted else {}
     opened, _, _ = open_columns(

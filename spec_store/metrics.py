@@ -5,7 +5,6 @@ All take unit rows and compare row i with row i.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,16 +90,12 @@ def mean_cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
     return float(np.einsum("ij,ij->i", one, two).mean())
 
 
-def difference_eigenvalues(
-    f: NDArray[Any], b: NDArray[Any], n: int = 5
-) -> tuple[Sequence[float], Sequence[float]]:
-    """The leading eigenvalues of (F Fᵀ - B Bᵀ)/n at both ends, strongest first: the cosine kernel, exactly.
+def difference_eigenvalues(f: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """The eigenvalues of (F Fᵀ - B Bᵀ)/n that are not zero, ascending: the cosine kernel, exactly.
 
     Cost: O(n d²); no n x n matrix is made.
     """
     stacked = np.concatenate([f, b], axis=1).astype(np.float64)
     r: NDArray[np.float64] = np.asarray(np.linalg.qr(stacked, mode="r"))
     left, right = r[:, : f.shape[1]], r[:, f.shape[1] :]
-    values = np.linalg.eigvalsh((left @ left.T - right @ right.T) / len(f))
-    first, second = values[::-1][:n], values[:n]
-    return [float(v) for v in first if v > 0], [float(v) for v in second if v < 0]
+    return np.asarray(np.linalg.eigvalsh((left @ left.T - right @ right.T) / len(f)))

@@ -1,36 +1,17 @@
-"""The real command, in a process of its own: what it prints, where, and with which exit code."""
+"""The command line: what it prints, where, and with which exit code."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import lance
 import pyarrow.parquet as pq
 import pytest
 
+from command import interrupted_while_staging, run
 from lance_tables import leftovers
+from spec_store.cli import main
 
-COMMAND = [str(Path(sys.executable).with_name("spec-store"))]
 SMALL = ["--dim", "60", "--sample-rows", "1500"]
-
-
-def run(*arguments, db=None, code=0, cwd=None):
-    environment = {**os.environ, **({"SPEC_STORE_DB": db} if db else {})}
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -193,20 +174,10 @@ def test_usage_errors_exit_with_2(db, arguments):
 
 def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     before = lance.dataset(f"{db}/images.lance").version
-    environment = {**os.environ, "SPEC_STORE_DB": db}
-    command = [*COMMAND, "compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "1", *SMALL]
-    # A background job, as CI may be, hands down an ignored SIGINT.
-    listen = (
-        "import os, sys; from signal import *; signal(SIGINT, SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    code, said = interrupted_while_staging(
+        "compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "1", *SMALL, db=db
     )
-    wrapped = [sys.executable, "-c", listen, *command]
-    process = subprocess.Popen(wrapped, stderr=subprocess.PIPE, text=True, env=environment)
-    while not any(p.stat().st_size for p in Path(db).glob("images.lance/_spec_store/*.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate()[1]
-    assert process.returncode == 130
+    assert code == 130
     assert "Interrupted. The table is as it was before." in said
     assert lance.dataset(f"{db}/images.lance").version == before
     assert leftovers(db) == (set(), [], [])
@@ -224,6 +195,6 @@ def test_the_demo_makes_a_table_and_the_three_commands_make_sense_of_it(tmp_path
 
 def test_help_of_every_command_says_what_it_does():
     listed = run("--help").stdout
-    for name in ("compare", "clusters", "query", "runs", "undo", "connectors", "demo"):
+    for name in main.commands:
         assert name in listed
         assert len(run(name, "--help").stdout.splitlines()) > 4

@@ -1,5 +1,6 @@
 """What README says is what the software does."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -58,16 +59,30 @@ def test_every_command_and_option_says_what_it_does():
                 assert option.help, f"{name} {option.opts}"
 
 
-def test_compare_options_and_the_command_line_agree():
-    import dataclasses
-
-    offered = {p.name for p in main.commands["compare"].params}
-    fields = {f.name for f in dataclasses.fields(spec_store.CompareOptions)}
+@pytest.mark.parametrize(
+    ("command", "options", "needed", "no_default"),
+    [
+        (
+            "compare",
+            spec_store.CompareOptions,
+            ["--table", "images", "--cols", "clip,dino"],
+            {"bandwidth", "dim", "where", "prefix", "key"},
+        ),
+        (
+            "align",
+            spec_store.AlignOptions,
+            ["--table", "images", "--source", "clip", "--target", "dino"],
+            {"where", "column", "key"},
+        ),
+    ],
+)
+def test_options_and_the_command_line_agree(command, options, needed, no_default):
+    offered = {p.name for p in main.commands[command].params}
+    fields = {f.name for f in dataclasses.fields(options)}
     assert fields - offered == set()
-    needed = ["--table", "images", "--cols", "clip,dino"]
-    defaults = main.commands["compare"].make_context("compare", needed).params
-    for f in dataclasses.fields(spec_store.CompareOptions):
-        if f.name not in ("bandwidth", "dim", "where", "prefix", "key"):
+    defaults = main.commands[command].make_context(command, needed).params
+    for f in dataclasses.fields(options):
+        if f.name not in no_default:
             assert defaults[f.name] == f.default, f.name
 
 

@@ -60,6 +60,5 @@ def test_mean_cosine():
 def test_eigenvalues_are_those_of_the_n_by_n_difference(widths):
     f, b = rows(60, widths[0]), rows(60, widths[1], 1)
     values = np.linalg.eigvalsh((f @ f.T - b @ b.T) / 60)
-    first, second = difference_eigenvalues(f, b, 4)
-    assert np.allclose(first, values[::-1][:4])
-    assert np.allclose(second, values[:4])
+    found = difference_eigenvalues(f, b)
+    assert np.allclose(found, values[np.abs(values) > 1e-9])

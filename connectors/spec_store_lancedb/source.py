@@ -117,8 +117,9 @@ class LanceSource(Source):
                 " added to. Rewrite it into a new table."
             )
         if "://" not in self._dataset.uri:
+            data = Path(self._dataset.uri) / "data"  # a table that never had a row has none
             try:
-                with tempfile.TemporaryFile(dir=Path(self._dataset.uri) / "data"):
+                with tempfile.TemporaryFile(dir=data if data.exists() else data.parent):
                     pass
             except OSError as error:
                 raise InputError(

@@ -140,8 +140,9 @@ def gather(
         checks, _ = reader.unit_rows(batch, (at >= reader.held_out) & (at < checked))
         train = acc.moments(acc.columns(batch.filter(pa.array(at >= checked))))
         held = acc.columns(batch.filter(pa.array(at < reader.held_out)))
+        aside = acc.columns(batch.filter(pa.array((at >= reader.held_out) & (at < checked))))
         values = batch.column(members).filter(pa.array(rows)).to_pylist() if members else None
-        return train, held, checks, sample, values, len(batch)
+        return train, (held, aside), checks, sample, values, len(batch)
 
     checks: list[Pair] = []
     samples: list[Pair] = []
@@ -149,10 +150,11 @@ def gather(
     n_held = 0
     invalid = InvalidRows()
     extra = (members,) if members else ()
-    for train, held, check, sample, found, n in ordered_map(split, reader.batches(*extra), workers=workers):
+    for train, kept, check, sample, found, n in ordered_map(split, reader.batches(*extra), workers=workers):
         acc.add(train)
-        n_held += len(held.blocks[0])
-        invalid.merge(held.invalid)
+        n_held += len(kept[0].blocks[0])
+        for part in kept:
+            invalid.merge(part.invalid)
         checks.append(check)
         samples.append(sample)
         values += found or []

@@ -192,7 +192,17 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         f"{a} to {b}: {run.n_train:,} rows to fit, {run.n_judged:,} of {run.n_held_out:,} held-out rows"
         " judged"
     )
-    header = ["map", "SPEC-diff", "recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
+    header = [
+        "map",
+        "SPEC-diff",
+        "distance",
+        "recall@1",
+        "recall@10",
+        f"as {a}",
+        f"as {b}",
+        f"cos {a}",
+        f"cos {b}",
+    ]
     header += ["own end", f"{b}'s end"]
     body = []
     for i, j in enumerate(run.judgements):
@@ -206,9 +216,13 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         )
         ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
         name = f"{j.name} *" if i == run.chosen else j.name
-        body.append([name, format_number(j.spec_diff), *(_share(v) for v in numbers), *ends])
-    echo_table(header, body, right=range(1, 8))
-    click.echo(f"as {a}, as {b}: share of the 10 nearest neighbours that are those in {a}'s, in {b}'s space.")
+        whole = format_number(j.spec_diff), format_number(j.distance)
+        body.append([name, *whole, *(_share(v) for v in numbers), *ends])
+    echo_table(header, body, right=range(1, 9))
+    click.echo(
+        f"distance: of all kernel values to {b}'s. as {a}, as {b}: the share of the 10 nearest neighbours"
+        f" that are those in {a}'s, in {b}'s space."
+    )
     if run.after.clusters:
         click.echo(
             "Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:"

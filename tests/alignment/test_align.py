@@ -1,0 +1,465 @@
+"""Alignment on real tables: what is judged on which rows, what is written, what is refused before writing."""
+
+import dataclasses
+import json
+
+import faiss
+import lance
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import spec_store
+from lance_tables import make_table
+from planted import hidden_clusters, rotated_clipped_noisy, vectors
+from spec_store.errors import (
+    ColumnClashError,
+    ColumnNotFoundError,
+    FilterError,
+    InputError,
+    InvalidVectorsError,
+    NotBetterError,
+    UnsupportedError,
+)
+
+QUICK = {"steps": 40, "minibatch_rows": 512, "learning_rate": 3e-3, "key": "id"}
+N = 3000
+BAD_ROWS = [5, 20, 40]  # kept aside, trained on, held out
+
+
+def pair_table(n=N, seed=0, dtypes=(np.float32, np.float32)):
+    a, b = rotated_clipped_noisy(n, widths=(16, 12), n_groups=10, seed=seed)
+    return pa.table(
+        {
+            "id": np.arange(n),
+            "clip": vectors(3 * a, dtypes[0]),
+            "dino": vectors(b, dtypes[1]),
+            "label": [f"l{i % 3}" for i in range(n)],
+        }
+    )
+
+
+@pytest.fixture
+def db(tmp_path):
+    table = pair_table()
+    make_table(tmp_path, table.slice(0, 1300), table.slice(1300))
+    return str(tmp_path)
+
+
+def column(db, name, where=None):
+    """A vector column by id, read without spec-store; None where it is null."""
+    rows = lance.dataset(f"{db}/images.lance").to_table(columns=["id", name], filter=where).sort_by("id")
+    return [None if v is None else np.array(v) for v in rows[name].to_pylist()]
+
+
+def snapshot(db):
+    dataset = lance.dataset(f"{db}/images.lance")
+    return dataset.version, dataset.schema, sorted(lancedb.connect(db).list_tables().tables)
+
+
+def align(db, **options):
+    return spec_store.align("images", "clip", "dino", db=db, **{**QUICK, **options})
+
+
+def test_the_column_is_the_map_of_the_source_row_by_row(db):
+    run = align(db, write=True)
+    assert run.column == "clip_as_dino"
+    clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
+    assert written.dtype == np.float64  # Arrow's lists; the column itself is:
+    assert lance.dataset(f"{db}/images.lance").schema.field("clip_as_dino").type == pa.list_(pa.float32(), 12)
+    assert np.allclose(written, run.map.transform(clip), atol=1e-6)
+    assert np.allclose(np.linalg.norm(written, axis=1), 1, atol=1e-5)
+    assert np.stack(column(db, "dino")).shape == (N, 12)
+
+
+def test_it_is_nearer_to_the_target_than_the_source_and_than_ridge(db):
+    run = align(db)
+    names = [j.name for j in run.judgements]
+    assert names == ["none", "affine", "ridge", "ridge, variance restored", "procrustes"]
+    assert run.after.name == "affine"
+    by_name = {j.name: j for j in run.judgements}
+    assert run.after.spec_diff < 0.5 * run.before.spec_diff
+    assert run.after.spec_diff < by_name["ridge"].spec_diff
+    assert run.after.recall_1 > 0.9
+    assert run.after.cosine_target > 0.8
+    assert np.isnan(run.before.recall_1)
+    assert run.better
+
+
+def test_judgements_are_those_of_the_held_out_rows_computed_naively(db):
+    run = align(db, held_out=0.2, seed=3)
+    reader_hash = spec_store.connector.hash_keys
+    ids = pa.array(np.arange(N))
+    held = reader_hash(ids, 271_828 + 3) / 2.0**64 < 0.2
+    assert run.n_held_out == run.n_judged == held.sum()
+    a, b = (np.stack(column(db, c))[held] for c in ("clip", "dino"))
+    b = b / np.linalg.norm(b, axis=1, keepdims=True)
+    f = run.map.transform(a)
+    difference = (f @ f.T - b @ b.T) / held.sum()
+    values = np.linalg.eigvalsh(difference)
+    assert run.after.spec_diff == pytest.approx(np.abs(values).max(), rel=1e-4)
+    assert run.after.distance == pytest.approx(np.linalg.norm(difference), rel=1e-4)
+    assert np.allclose(run.after.eigenvalues[1][:3], values[:3], rtol=1e-3)
+    first = np.argmax(f @ b.T, axis=1) == np.arange(len(f))
+    assert run.after.recall_1 == pytest.approx(first.mean(), abs=2 / len(f))
+    assert run.after.cosine_target == pytest.approx((f * b).sum(1).mean(), rel=1e-4)
+
+
+def test_what_is_held_out_does_not_change_the_map(db, tmp_path_factory):
+    """Other vectors in rows that are held out: the map is the same to the last bit."""
+    table = pair_table()
+    held = spec_store.connector.hash_keys(pa.array(np.arange(N)), 271_828) / 2.0**64 < 0.1
+    rng = np.random.default_rng(1)
+    for name, width in (("clip", 16), ("dino", 12)):
+        rows = np.stack(table[name].to_numpy()).astype(np.float32)
+        rows[held] = rng.standard_normal((held.sum(), width))
+        table = table.set_column(table.schema.get_field_index(name), name, vectors(rows))
+    other = tmp_path_factory.mktemp("other")
+    make_table(other, table.slice(0, 1300), table.slice(1300))
+    one, two = align(db), align(str(other))
+    assert one.before.spec_diff != two.before.spec_diff
+    assert np.array_equal(one.map.weights, two.map.weights)
+
+
+def test_the_same_seed_gives_the_same_map_whatever_the_fragments(db, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    make_table(other, pair_table())
+    one, two = align(db), align(str(other))
+    assert np.allclose(one.map.weights, two.map.weights, atol=1e-5)
+    assert not np.allclose(one.map.weights, align(db, seed=1).map.weights, atol=1e-3)
+
+
+def test_in_place_stays_near_the_source(db):
+    run = align(db, in_place=True, write=True, steps=150)
+    assert run.written == ["clip_aligned"]
+    assert run.after.cosine_source > 0.9
+    assert run.after.spec_diff < 0.6 * run.before.spec_diff
+    assert np.isnan(run.after.recall_1)
+    assert [j.name for j in run.judgements] == ["none", "affine"]
+    clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_aligned"))
+    cosine = (clip * written).sum(1) / np.linalg.norm(clip, axis=1)
+    assert cosine.mean() > 0.9
+
+
+def test_more_fidelity_means_nearer_to_the_source(db):
+    run = align(db, in_place=True, fidelity=(0.0, 0.1, 10.0), steps=150)
+    fits = run.judgements[1:]
+    assert [j.name for j in fits] == ["affine, fidelity 0", "affine, fidelity 0.1", "affine, fidelity 10"]
+    cosines = [j.cosine_source for j in fits]
+    assert cosines == sorted(cosines)
+    assert fits[2].cosine_source > 0.98
+    assert fits[0].spec_diff < fits[2].spec_diff
+    with pytest.raises(InputError, match="Several fidelities are for looking at"):
+        align(db, in_place=True, fidelity=(0.0, 0.1), write=True)
+
+
+@pytest.mark.parametrize("kernel", ["cosine", "gaussian"])
+@pytest.mark.parametrize("kind", ["lowrank", "residual"])
+def test_other_kinds_and_kernels(db, kind, kernel):
+    run = align(db, kind=kind, kernel=kernel, n_frequencies=32, rank=4, minibatch_rows=256)
+    assert run.after.name == kind
+    assert run.after.spec_diff < 0.6 * run.before.spec_diff
+    assert run.map.frequencies.shape == (16, 32 if kind == "residual" else 0)
+
+
+def test_of_several_kinds_the_one_that_does_best_on_rows_kept_aside_is_chosen(db):
+    run = align(db, kind=("lowrank", "affine", "residual"), rank=1, n_frequencies=64)
+    assert [j.name for j in run.judgements[1:4]] == ["lowrank", "affine", "residual"]
+    assert run.chosen in (2, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_the_column_has_the_sources_float_type(tmp_path, dtype):
+    make_table(tmp_path, pair_table(dtypes=(dtype, np.float32)))
+    run = align(str(tmp_path), write=True)
+    kind = lance.dataset(tmp_path / "images.lance").schema.field("clip_as_dino").type
+    assert kind == pa.list_(pa.from_numpy_dtype(dtype), 12)
+    clip, written = (np.stack(column(tmp_path, c)) for c in ("clip", "clip_as_dino"))
+    assert np.allclose(written, run.map.transform(clip), atol=2e-3)
+
+
+def test_raw_output_on_request(db):
+    run = align(db, unit=False, write=True)
+    lengths = np.linalg.norm(np.stack(column(db, "clip_as_dino")), axis=1)
+    assert lengths.std() > 0.01
+    assert run.map.unit is False
+
+
+def test_provenance_and_registry_name_the_run(db):
+    run = align(db, write=True)
+    metadata = lance.dataset(f"{db}/images.lance").schema.field("clip_as_dino").metadata
+    assert metadata[b"spec_store.run"].decode() == run.run_id
+    assert json.loads(metadata[b"spec_store.columns"]) == ["clip", "dino"]
+    assert json.loads(metadata[b"spec_store.options"])["held_out"] == 0.1
+    (row,) = spec_store.list_runs(db=db).to_pylist()
+    assert (row["kind"], row["run_id"], row["written"]) == ("align", run.run_id, ["clip_as_dino"])
+    assert row["spec_diff"] == run.after.spec_diff
+    assert json.loads(row["details"])["maps"][0]["name"] == "none"
+
+
+def test_an_exported_map_transforms_queries_as_the_column_was_made(db, tmp_path):
+    run = align(db, write=True)
+    run.export(tmp_path / "map.npz")
+    clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
+    loaded = spec_store.load_map(tmp_path / "map.npz")
+    assert np.abs(loaded.transform(clip) - written).max() < 1e-6
+    assert loaded.about["columns"] == ["clip", "dino"]
+    assert sorted(p.name for p in tmp_path.iterdir() if "map" in p.name) == ["map.npz"]
+    with pytest.raises(InputError, match="can't be exported"):
+        run.export(tmp_path / "absent" / "map.npz")
+
+
+def test_a_given_map_is_judged_on_the_rows_its_own_fit_held_out(db, tmp_path):
+    run = align(db, held_out=0.3, seed=7)
+    run.export(tmp_path / "map.npz")
+    again = spec_store.align("images", "clip", "dino", db=db, map=tmp_path / "map.npz", write=True)
+    assert [j.name for j in again.judgements] == ["none", "given"]
+    assert again.n_held_out == run.n_held_out
+    assert again.after.spec_diff == pytest.approx(run.after.spec_diff, rel=1e-5)
+    assert "fit" not in again.seconds
+    clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
+    assert np.allclose(written, run.map.transform(clip), atol=1e-6)
+    with pytest.raises(InputError, match="The map takes 16 dimensions to 12; 'dino' has 12, and 'clip' 16"):
+        spec_store.align("images", "dino", "clip", db=db, map=run.map)
+
+
+def test_a_map_that_makes_it_worse_is_not_written_unless_forced(db, tmp_path):
+    before = snapshot(db)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((16, 12)).astype(np.float32)
+    noise[:, 0] += 5  # all rows nearly alike
+    bad = spec_store.AlignmentMap(noise, np.full(12, 9, np.float32), np.zeros((16, 0), np.float32))
+    with pytest.raises(NotBetterError, match="Not written: on held-out rows 'clip_as_dino' has SPEC-diff"):
+        spec_store.align("images", "clip", "dino", db=db, key="id", map=bad, write=True)
+    assert snapshot(db) == before
+    run = spec_store.align("images", "clip", "dino", db=db, key="id", map=bad, write=True, force=True)
+    assert not run.better
+    clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
+    assert np.allclose(written, bad.transform(clip), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec_diff", "distance", "better"),
+    [
+        (0.9, 0.9, True),
+        (1.02, 0.9, True),
+        (0.9, 1.02, True),
+        (1.1, 0.5, False),
+        (0.5, 1.1, False),
+        (1, 1, False),
+    ],
+)
+def test_better_means_one_of_two_figures_smaller_and_none_much_larger(db, spec_diff, distance, better):
+    before = align(db).before
+    after = dataclasses.replace(
+        before, spec_diff=spec_diff * before.spec_diff, distance=distance * before.distance
+    )
+    assert after.better_than(before) == better
+
+
+def test_a_rerun_replaces_the_column_and_undo_removes_it(db):
+    align(db, write=True)
+    one = np.stack(column(db, "clip_as_dino"))
+    run = align(db, write=True, seed=1)
+    two = np.stack(column(db, "clip_as_dino"))
+    assert not np.allclose(one, two)
+    assert np.allclose(two, run.map.transform(np.stack(column(db, "clip"))), atol=1e-6)
+    assert spec_store.undo("images", prefix="clip_as_dino", db=db) == ["clip_as_dino"]
+    assert lance.dataset(f"{db}/images.lance").schema.names == ["id", "clip", "dino", "label"]
+
+
+def test_only_the_rows_that_match_are_fitted_and_written(db):
+    run = align(db, where="label = 'l1'", write=True)
+    assert run.n_train + run.n_held_out < 1000
+    values = column(db, "clip_as_dino")
+    assert all((v is None) == (i % 3 != 1) for i, v in enumerate(values))
+
+
+def test_a_second_vector_column_of_one_width_is_warned_of_with_the_remedy(db):
+    run = align(db)
+    (warning,) = [w for w in run.warnings if "table.search(q)" in w]
+    assert "'clip_as_dino' has 12 dimensions, like 'dino'" in warning
+    assert "vector_column_name='dino'" in warning
+    align(db, write=True)
+    found = lancedb.connect(db).open_table("images")
+    query = np.ones(12, np.float32)
+    assert len(found.search(query, vector_column_name="dino").limit(3).to_list()) == 3
+
+
+def test_clusters_of_a_comparison_are_judged_one_by_one(db):
+    assert any("run spec-store compare first" in w for w in align(db).warnings)
+    compared = spec_store.compare(
+        "images", ["clip", "dino"], db=db, key="id", write=True, dim=60, sample_rows=1500
+    )
+    run = align(db, held_out=0.3)
+    assert [c.cluster for c in run.after.clusters] == list(range(len(compared.clusters_found)))
+    assert not any("compare first" in w for w in run.warnings)
+    for c in run.after.clusters:
+        assert 0 <= c.n_rows <= run.n_judged
+        assert np.isnan(c.recovered) or c.held[1] > 1.5 * c.held[0]
+
+
+def hidden_db(folder):
+    """Two clusters in dino of which clip knows nothing."""
+    a, b = rotated_clipped_noisy(6000, widths=(32, 24), n_groups=10)
+    b, truth = hidden_clusters(b, n_rows=400, n_clusters=2, shift=2.5)
+    table = pa.table({"id": np.arange(6000), "clip": vectors(a), "dino": vectors(b), "truth": truth})
+    make_table(folder, table)
+    options = {"db": str(folder), "key": "id"}
+    compared = spec_store.compare("images", ["clip", "dino"], write=True, dim=100, **options)
+    return str(folder), truth, compared
+
+
+def test_what_the_source_cannot_see_is_told_as_lost_and_the_gate_names_those_rows(tmp_path):
+    db, truth, _ = hidden_db(tmp_path)
+    run = align(db, write=True, held_out=0.3, steps=100)
+    lost = [c for c in run.after.clusters if c.lost]
+    assert lost
+    for c in lost:
+        assert c.held[2] < 0.1 * c.held[1]  # the map's output does not hold it, however good on average
+        assert c.recall_10 < 0.2
+        where = f"array_has(spec_clip_dino_clusters, {c.cluster})"
+        members = spec_store.query("images", where, select=["truth"], db=db).read_all()["truth"].to_numpy()
+        assert (members >= 0).mean() > 0.95
+    assert run.after.recall_10 > 0.7
+    assert [c["lost"] for c in run.after.to_json()["clusters"]] == [c.lost for c in run.after.clusters]
+
+    found = spec_store.gate("images", "clip", "dino", db=db)
+    failing = {s.name for s in found.slices if s.verdict in ("re-embed", "in part")}
+    assert {f"cluster {c.cluster} (held by dino)" for c in lost} <= failing
+    told = spec_store.query("images", found.re_embed, select=["id"], db=db).read_all()["id"].to_numpy()
+    wanted = np.flatnonzero(truth >= 0)
+    assert found.n_re_embed == len(told)
+    assert len(np.intersect1d(told, wanted)) > 0.97 * max(len(told), len(wanted))
+    assert {s.name for s in found.failed} == failing
+
+
+@pytest.mark.parametrize("bad", ["null", "nan", "zero", "null target"])
+def test_rows_without_a_usable_vector(tmp_path, bad):
+    table = pair_table()
+    name = "dino" if bad == "null target" else "clip"
+    values = table[name].to_pylist()
+    for row in BAD_ROWS:
+        values[row] = {"nan": [float("nan")] * len(values[row]), "zero": [0.0] * len(values[row])}.get(bad)
+    kind = table.schema.field(name).type
+    table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, kind))
+    lance.write_dataset(table, tmp_path / "images.lance")
+    before = snapshot(str(tmp_path))
+    with pytest.raises(
+        InvalidVectorsError, match=r"3 rows of table 'images'.* can't be aligned.*--skip-invalid"
+    ):
+        align(str(tmp_path), write=True)
+    assert snapshot(str(tmp_path)) == before
+    run = align(str(tmp_path), write=True, skip_invalid=True)
+    assert run.n_skipped == 3
+    values = column(str(tmp_path), "clip_as_dino")
+    empty = [i for i, v in enumerate(values) if v is None]
+    assert empty == (
+        [] if bad == "null target" else BAD_ROWS
+    )  # without a target, there is a source all the same
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"source": "clop"}, ColumnNotFoundError, "Did you mean 'clip'"),
+        ({"target": "label"}, InputError, "label"),
+        ({"target": "clip"}, InputError, "can't be aligned to itself"),
+        ({"where": "nonsense ="}, FilterError, "can't be used"),
+        ({"where": "label = 'x'"}, FilterError, "No row of"),
+        ({"where": "id < 30"}, InputError, "gives 6 rows to judge steps by; at least 12 are needed"),
+        ({"column": "dino"}, ColumnClashError, "already has dino"),
+        ({"beta": -1}, InputError, "beta is -1"),
+        ({"betta": 1}, InputError, "Did you mean 'beta'"),
+        ({"map": "absent.npz"}, InputError, "No map file"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_any_write(db, arguments, error, message):
+    before = snapshot(db)
+    given = {"source": "clip", "target": "dino", **QUICK, **arguments}
+    with pytest.raises(error, match=message):
+        spec_store.align("images", given.pop("source"), given.pop("target"), db=db, write=True, **given)
+    assert snapshot(db) == before
+
+
+@pytest.mark.parametrize("n", [0, 1, 20])
+def test_tables_too_small_to_hold_anything_out(tmp_path, n):
+    make_table(tmp_path, pair_table(60).slice(0, n))
+    with pytest.raises(InputError, match=r"at least 12 are needed|is empty"):
+        align(str(tmp_path), write=True)
+
+
+def test_a_target_in_a_faiss_index(db, tmp_path):
+    ids = np.random.default_rng(0).permutation(N)
+    dino = np.stack(column(db, "dino")).astype(np.float32)
+    index = faiss.IndexIDMap(faiss.IndexFlatL2(12))
+    index.add_with_ids(dino[ids], ids.astype(np.int64))
+    path = tmp_path / "dino.index"
+    faiss.write_index(index, str(path))
+    joined = spec_store.align("images", "clip", f"other=faiss:{path}", db=db, write=True, **QUICK)
+    assert joined.written == ["clip_as_other"]
+    plain = align(db)
+    assert joined.after.spec_diff == pytest.approx(plain.after.spec_diff, rel=1e-2)
+    assert len([v for v in column(db, "clip_as_other") if v is not None]) == N
+    with pytest.raises(InputError, match=r"one of them must be a column of table 'images'"):
+        spec_store.align(
+            "images", f"a=faiss:{path}", f"b=faiss:{path}", db=db, write=True, **{**QUICK, "key": None}
+        )
+
+
+def test_rows_that_the_target_lacks_are_aligned_all_the_same(db, tmp_path):
+    """The new model has seen two thirds of the rows: the map serves the others."""
+    keep = np.arange(2000)
+    dino = np.stack(column(db, "dino")).astype(np.float32)[keep]
+    index = faiss.IndexIDMap(faiss.IndexFlatL2(12))
+    index.add_with_ids(dino, keep)
+    faiss.write_index(index, str(tmp_path / "dino.index"))
+    run = spec_store.align(
+        "images", "clip", f"new=faiss:{tmp_path}/dino.index", db=db, write=True, on_missing="drop", **QUICK
+    )
+    assert run.n_train + run.n_held_out < 2000
+    assert all(v is not None for v in column(db, "clip_as_new"))
+
+
+def test_a_vector_index_tells_its_recall(db):
+    run = align(db, write=True)
+    recall = run.create_index()
+    assert 0.8 < recall <= 1
+    assert run.to_json()["index_recall"] == recall
+    indexed = lance.dataset(f"{db}/images.lance").describe_indices()
+    assert [i.field_names for i in indexed] == [["clip_as_dino"]]
+    other = spec_store.compare({"id": [1, 2, 3], "a": np.eye(3), "b": np.eye(3)[::-1]}, ["a", "b"], modes=1)
+    with pytest.raises(UnsupportedError, match="has no vector indices"):
+        other.source.create_vector_index("a", np.eye(3, dtype=np.float32))
+
+
+def test_update_fills_rows_that_came_later_with_the_recorded_map(db):
+    run = align(db, write=True)
+    extra = pair_table(200, seed=0)
+    extra = extra.set_column(0, "id", pa.array(np.arange(N, N + 200)))
+    table = lancedb.connect(db).open_table("images")
+    table.add(extra)
+    table.update(where="id = 7", values={"clip": [float(i) for i in range(16)]})
+    assert sum(v is None for v in column(db, "clip_as_dino")) == 200
+
+    (updated,) = spec_store.update("images", db=db)
+    assert (updated.column, updated.n_filled, updated.n_missing) == ("clip_as_dino", 200, 0)
+    assert (updated.n_rows, updated.run_id) == (N + 200, run.run_id)
+    clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
+    assert np.allclose(written, run.map.transform(clip), atol=1e-6)  # row 7, which had changed, too
+    metadata = lance.dataset(f"{db}/images.lance").schema.field("clip_as_dino").metadata
+    assert metadata[b"spec_store.run"].decode() == run.run_id
+
+
+def test_update_keeps_to_the_filter_of_its_run_and_skips_columns_that_were_undone(db):
+    align(db, where="label = 'l1'", write=True)
+    align(db, write=True, in_place=True)
+    spec_store.undo("images", prefix="clip_aligned", db=db)
+    (updated,) = spec_store.update("images", db=db)
+    assert (updated.column, updated.n_filled, updated.n_missing) == ("clip_as_dino", 0, 2000)
+
+
+def test_update_without_an_alignment_says_what_to_do(db):
+    with pytest.raises(InputError, match=r"no aligned column.*spec-store align first"):
+        spec_store.update("images", db=db)
