@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.sparse.linalg import eigsh
 
 from .errors import InputError
@@ -146,4 +146,4 @@ def _match(distances: NDArray[np.float64], start: float, target: float) -> float
         high += 0.5
     if excess(low) >= 0 or excess(high) <= 0:
         return start
-    return float(np.exp(brentq(excess, low, high, xtol=1e-7)))
+    return float(np.exp(scipy.optimize.brentq(excess, low, high, xtol=1e-7)))
