@@ -54,8 +54,8 @@ class Alignment:
         Before, each map that was fitted, and the baselines, all on the same held-out rows.
     chosen
         Position of `map` among them; 0, which is "none", where it was not fitted here.
-    n_train, n_held_out, n_judged
-        Usable rows trained on, held out, and judged.
+    n_train, n_aside, n_held_out, n_judged, n_skipped
+        Usable rows trained on, kept aside to stop the fit, held out, and judged of those; rows left out.
     warnings
         What a person should know.
     queries
@@ -72,6 +72,7 @@ class Alignment:
     judgements: list[Judgement]
     chosen: int
     n_train: int
+    n_aside: int
     n_held_out: int
     n_judged: int
     n_skipped: int
@@ -158,8 +159,13 @@ class Alignment:
         return self.index_recall
 
     @property
+    def n_usable(self) -> int:
+        """Rows with both vectors."""
+        return self.n_train + self.n_aside + self.n_held_out
+
+    @property
     def _n_rows(self) -> int:
-        return self.n_train + self.n_held_out + self.n_skipped
+        return self.n_usable + self.n_skipped
 
     def _provenance(self) -> dict[str, str]:
         return {
@@ -180,6 +186,7 @@ class Alignment:
             "column": self.column,
             "in_place": self.options.in_place,
             "n_train": self.n_train,
+            "n_aside": self.n_aside,
             "n_held_out": self.n_held_out,
             "n_judged": self.n_judged,
             "n_skipped": self.n_skipped,
@@ -381,6 +388,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         judgements=judgements,
         chosen=chosen,
         n_train=found.n_train,
+        n_aside=len(found.validation[0]),
         n_held_out=found.n_held_out,
         n_judged=len(found.held_out[0]),
         n_skipped=found.invalid.n_rows,

@@ -175,7 +175,7 @@ def record_alignment(run: Alignment) -> bool:
         "written": run.written,
         "source_version": run.source.version,
         "written_version": run.published.version if run.published else None,
-        "n_rows": run.n_train + run.n_held_out,
+        "n_rows": run.n_usable,
         "n_skipped": run.n_skipped,
         "spec_diff": run.after.spec_diff,
         "options": json.dumps(run.options.to_json()),

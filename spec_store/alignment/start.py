@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Moments", "affine_start", "procrustes_start", "ridge_start"]
 
-from dataclasses import dataclass
+# Unit rows have a variance of 1 at most in all; what float32 makes up lies below this.
+_ROUNDING = 1e-8
 
 Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Weights (d_a, d_b) and bias (d_b,)."""
@@ -37,8 +40,11 @@ def ridge_start(moments: Moments, ridge: float) -> Linear:
     m = moments
     c_aa = m.aa - np.outer(m.mean_a, m.mean_a)
     c_ab = m.ab - np.outer(m.mean_a, m.mean_b)
-    penalty = max(ridge * np.trace(c_aa) / len(c_aa), np.finfo(np.float64).tiny)
-    weights = np.linalg.solve(c_aa + penalty * np.eye(len(c_aa)), c_ab)
+    values, directions = np.linalg.eigh(c_aa)
+    held = values > _ROUNDING
+    basis = directions[:, held]
+    penalized = values[held] + ridge * np.trace(c_aa) / len(c_aa)
+    weights = basis @ ((basis.T @ c_ab) / penalized[:, None])
     return weights, m.mean_b - m.mean_a @ weights
 
 

@@ -195,6 +195,7 @@ def test_provenance_and_registry_name_the_run(db):
     (row,) = spec_store.list_runs(db=db).to_pylist()
     assert (row["kind"], row["run_id"], row["written"]) == ("align", run.run_id, ["clip_as_dino"])
     assert row["spec_diff"] == run.after.spec_diff
+    assert (row["n_rows"], row["n_skipped"]) == (N, 0)
     assert json.loads(row["details"])["maps"][0]["name"] == "none"
 
 

@@ -37,7 +37,7 @@ def test_align_prints_every_map_writes_the_column_and_says_what_is_next(db):
 def test_align_as_json(db):
     found = json.loads(run("align", *PAIR, *QUICK, "--json", "--index", db=db).stdout)
     assert set(found) == {
-        *("run_id", "table", "columns", "column", "in_place", "n_train", "n_held_out", "n_judged"),
+        *("run_id", "table", "columns", "column", "in_place", "n_train", "n_aside", "n_held_out", "n_judged"),
         *("n_skipped", "chosen", "better", "maps", "seconds", "written", "index_recall", "warnings"),
     }
     assert set(found["maps"][0]) == {
