@@ -153,20 +153,22 @@ def open_columns(
 ) -> tuple[Source, tuple[str, ...], bool]:
     """Open the stores of two columns, joined by `key` where they are different ones.
 
-    Columns without a store of their own are the table's, which then leads. A column of another store
-    that is not named there is the one of the same name, else its only vector column.
+    Columns without a store of their own are the table's, which then leads; else the first column's store
+    does. A column of another store that is not named there is the one of the same name, else its only
+    vector column.
 
     Returns
     -------
     source, names of the columns in it, and whether the table takes part.
     """
     refs = [ColumnRef.parse(c) for c in columns]
-    stores = sorted({ref.store for ref in refs}, key=lambda store: store != (None, None, None))
+    own = (None, None, None)
+    stores = sorted(dict.fromkeys(ref.store for ref in refs), key=lambda store: store != own)  # stable
     views = [
         _view([r for r in refs if r.store == store], table, db, connector, version, key) for store in stores
     ]
     names = tuple(ref.name for ref in refs)
-    takes_part = (None, None, None) in stores
+    takes_part = own in stores
     if len(views) == 1:
         only = views[0]
         source = only if key or any(alias != c for alias, c in only.names.items()) else only.source

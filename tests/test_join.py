@@ -13,7 +13,7 @@ from planted import planted_mixture, vectors
 from spec_store.connector import get_connector
 from spec_store.errors import ColumnNotFoundError, InputError, UnsupportedError
 from spec_store.join import Joined, KeyIndex, View
-from spec_store.locate import ColumnRef
+from spec_store.locate import ColumnRef, open_columns
 
 RNG = np.random.default_rng(0)
 
@@ -254,6 +254,19 @@ def test_a_join_without_a_key_is_refused_unless_both_stores_have_ids_of_their_ow
         spec_store.compare("images", columns, key="nosuch", db=str(tmp_path))
     run = spec_store.compare(None, [f"clip=faiss:{index}", f"dino=faiss:{index}"], kernel="cosine")
     assert run.spec_diff < 1e-6
+
+
+def test_the_first_columns_store_leads_whatever_the_stores_are_called(tmp_path):
+    x = RNG.standard_normal((5, 4)).astype(np.float32)
+    for i in range(6):  # a set of stores would come in an order of its own
+        first = write_index(tmp_path / f"{i}a.index", "IDMap,Flat", x, np.arange(5))
+        second = write_index(tmp_path / f"{i}b.index", "IDMap,Flat", x, np.arange(5)[::-1].copy())
+        columns = [f"clip=faiss:{first}", f"dino=faiss:{second}"]
+        for order in (columns, columns[::-1]):
+            source, _, _ = open_columns(order, table=None)
+            assert source.uri in order[0]
+            ids = list(range(5)) if source.uri == first else list(range(5))[::-1]
+            assert stream(source, ["clip"])["id"] == ids
 
 
 def test_lossy_indices_and_unnamed_columns_are_told(tmp_path):
