@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["difference_eigenvalues", "mean_cosine", "nearest", "neighbour_overlap", "ranks", "recall"]
+__all__ = ["cosines", "difference_eigenvalues", "nearest", "neighbour_overlap", "ranks", "recall"]
 
 _BLOCK = 1024
 
@@ -85,9 +85,9 @@ def neighbour_overlap(one: NDArray[np.intp], two: NDArray[np.intp]) -> NDArray[n
     return np.asarray((one[:, :, None] == two[:, None, :]).any(axis=2).sum(axis=1) / max(k, 1))
 
 
-def mean_cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
-    """Mean cosine of row i with row i."""
-    return float(np.einsum("ij,ij->i", one, two).mean())
+def cosines(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.float64]:
+    """Cosine of row i with row i, shape (n,)."""
+    return np.einsum("ij,ij->i", one, two).astype(np.float64)  # type: ignore[no-any-return]  # einsum is untyped
 
 
 def difference_eigenvalues(f: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

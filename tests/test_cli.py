@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
         "compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "1", *SMALL, db=db
     )
     assert code == 130
-    assert "Interrupted. The table is as it was before." in said
+    assert "Interrupted. Nothing unfinished was left in the table." in said
     assert lance.dataset(f"{db}/images.lance").version == before
     assert leftovers(db) == (set(), [], [])
 

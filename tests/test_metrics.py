@@ -5,8 +5,8 @@ import pytest
 
 from planted import unit
 from spec_store.metrics import (
+    cosines,
     difference_eigenvalues,
-    mean_cosine,
     nearest,
     neighbour_overlap,
     ranks,
@@ -52,8 +52,8 @@ def test_overlap_is_the_share_that_two_lists_have_in_common():
     assert neighbour_overlap(one, two).tolist() == [0.5, 1.0]
 
 
-def test_mean_cosine():
-    assert mean_cosine(np.eye(2), np.array([[1.0, 0], [1.0, 0]])) == 0.5
+def test_cosines_are_of_row_i_with_row_i():
+    assert cosines(np.eye(2), np.array([[1.0, 0], [1.0, 0]])).tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("widths", [(6, 9), (9, 6)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -56,7 +57,7 @@ class NumberedSource(Source):
             for batch in self._columns(columns, part, batch_rows):
                 for first in range(0, batch.num_rows, batch_rows):
                     piece = batch.slice(first, batch_rows)
-                    numbers = pa.array(range(start, start + piece.num_rows), pa.int64())
+                    numbers = pa.array(np.arange(start, start + piece.num_rows), pa.int64())
                     yield pa.RecordBatch.from_arrays([numbers, *piece.columns], names=[self.key, *columns])
                     start += piece.num_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics import difference_eigenvalues, mean_cosine, nearest, neighbour_overlap, ranks, recall
+from ..metrics import cosines, difference_eigenvalues, nearest, neighbour_overlap, ranks
 
 __all__ = ["ClusterJudgement", "Judge", "Judgement"]
 
@@ -34,9 +34,7 @@ class ClusterJudgement:
     recovered
         The share of the target's lead over the source that the output has made up: 1 is all of it, NaN
         where the target has no lead.
-    recall_1, recall_10
-        As in `Judgement`, over these rows; NaN outside the target's space.
-    overlap_target
+    recall_1, recall_10, overlap_source, overlap_target, cosine_source, cosine_target
         As in `Judgement`, over these rows.
     """
 
@@ -46,7 +44,10 @@ class ClusterJudgement:
     recovered: float
     recall_1: float
     recall_10: float
+    overlap_source: float
     overlap_target: float
+    cosine_source: float
+    cosine_target: float
 
     @property
     def lost(self) -> bool:
@@ -148,9 +149,14 @@ class Judge:
         return self._judged(name, f, in_target=self.to_target)
 
     def _judged(self, name: str, f: NDArray[np.float32], *, in_target: bool) -> Judgement:
-        rank = ranks(f, self.b) if in_target else np.full(len(f), np.nan)
         near = nearest(f, _NEIGHBOURS)
-        overlaps = [neighbour_overlap(near, known) for known in self._near]
+        rows = _RowFigures(
+            rank=ranks(f, self.b) if in_target else None,
+            overlap_source=neighbour_overlap(near, self._near[0]),
+            overlap_target=neighbour_overlap(near, self._near[1]),
+            cosine_source=None if in_target else cosines(f, self.a),
+            cosine_target=cosines(f, self.b) if in_target else None,
+        )
         values = difference_eigenvalues(f, self.b)
         ends = values[::-1][:_SHOWN], values[:_SHOWN]
         return Judgement(
@@ -158,37 +164,48 @@ class Judge:
             spec_diff=float(np.abs(values).max()),
             distance=float(np.sqrt((values**2).sum())),
             eigenvalues=([float(v) for v in ends[0] if v > 0], [float(v) for v in ends[1] if v < 0]),
-            recall_1=recall(rank, 1) if in_target else float("nan"),
-            recall_10=recall(rank, 10) if in_target else float("nan"),
-            overlap_source=float(overlaps[0].mean()),
-            overlap_target=float(overlaps[1].mean()),
-            cosine_source=_cosine(f, self.a, comparable=not in_target),
-            cosine_target=_cosine(f, self.b, comparable=in_target),
-            clusters=tuple(
-                self._cluster(j, rows, f, rank, overlaps[1], in_target) for j, rows in self.members.items()
-            ),
+            **rows.means(slice(None)),
+            clusters=tuple(self._cluster(j, members, f, rows) for j, members in self.members.items()),
         )
 
     def _cluster(
-        self,
-        number: int,
-        rows: NDArray[np.bool_],
-        f: NDArray[np.float32],
-        rank: NDArray[np.float64],
-        overlap: NDArray[np.float64],
-        in_target: bool,
+        self, number: int, members: NDArray[np.bool_], f: NDArray[np.float32], rows: _RowFigures
     ) -> ClusterJudgement:
-        held = _held(self.a, rows), _held(self.b, rows), _held(f, rows)
+        held = _held(self.a, members), _held(self.b, members), _held(f, members)
         lead = held[1] - held[0]
         return ClusterJudgement(
             cluster=number,
-            n_rows=int(rows.sum()),
+            n_rows=int(members.sum()),
             held=held,
             recovered=(held[2] - held[0]) / lead if held[1] > _LEAD * held[0] else float("nan"),
-            recall_1=recall(rank[rows], 1) if in_target else float("nan"),
-            recall_10=recall(rank[rows], 10) if in_target else float("nan"),
-            overlap_target=float(overlap[rows].mean()) if rows.any() else float("nan"),
+            **rows.means(members),
         )
+
+
+@dataclass(frozen=True)
+class _RowFigures:
+    """What is known of each row, shape (n,); None where it has no meaning."""
+
+    rank: NDArray[np.float64] | None
+    overlap_source: NDArray[np.float64]
+    overlap_target: NDArray[np.float64]
+    cosine_source: NDArray[np.float64] | None
+    cosine_target: NDArray[np.float64] | None
+
+    def means(self, rows: slice | NDArray[np.bool_]) -> dict[str, float]:
+        """Over some rows, the fields that `Judgement` and `ClusterJudgement` have in common."""
+        return {
+            "recall_1": _mean(None if self.rank is None else self.rank < 1, rows),
+            "recall_10": _mean(None if self.rank is None else self.rank < 10, rows),
+            "overlap_source": _mean(self.overlap_source, rows),
+            "overlap_target": _mean(self.overlap_target, rows),
+            "cosine_source": _mean(self.cosine_source, rows),
+            "cosine_target": _mean(self.cosine_target, rows),
+        }
+
+
+def _mean(values: NDArray[Any] | None, rows: slice | NDArray[np.bool_]) -> float:
+    return float("nan") if values is None or not len(values[rows]) else float(values[rows].mean())
 
 
 def _held(x: NDArray[np.float32], rows: NDArray[np.bool_]) -> float:
@@ -196,7 +213,3 @@ def _held(x: NDArray[np.float32], rows: NDArray[np.bool_]) -> float:
     u = rows - rows.mean()
     size = float(u @ u)
     return float(((u @ x) ** 2).sum()) / (size * len(x)) if size else float("nan")
-
-
-def _cosine(f: NDArray[np.float32], x: NDArray[np.float32], *, comparable: bool) -> float:
-    return mean_cosine(f, x) if comparable and f.shape == x.shape else float("nan")

@@ -28,6 +28,7 @@ from .group import (
 
 if TYPE_CHECKING:
     from ..align import Alignment
+    from ..alignment.judge import ClusterJudgement, Judgement
     from ..gate import Gate
 
 _MOST_CLUSTERS = 12
@@ -192,32 +193,14 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         f"{a} to {b}: {run.n_train:,} rows to fit, {run.n_judged:,} of {run.n_held_out:,} held-out rows"
         " judged"
     )
-    header = [
-        "map",
-        "SPEC-diff",
-        "distance",
-        "recall@1",
-        "recall@10",
-        f"as {a}",
-        f"as {b}",
-        f"cos {a}",
-        f"cos {b}",
-    ]
-    header += ["own end", f"{b}'s end"]
+    figures = ["recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
+    header = ["map", "SPEC-diff", "distance", *figures, "own end", f"{b}'s end"]
     body = []
     for i, j in enumerate(run.judgements):
-        numbers = (
-            j.recall_1,
-            j.recall_10,
-            j.overlap_source,
-            j.overlap_target,
-            j.cosine_source,
-            j.cosine_target,
-        )
         ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
         name = f"{j.name} *" if i == run.chosen else j.name
         whole = format_number(j.spec_diff), format_number(j.distance)
-        body.append([name, *whole, *(_share(v) for v in numbers), *ends])
+        body.append([name, *whole, *(_share(v) for v in _row_figures(j)), *ends])
     echo_table(header, body, right=range(1, 9))
     click.echo(
         f"distance: of all kernel values to {b}'s. as {a}, as {b}: the share of the 10 nearest neighbours"
@@ -227,18 +210,14 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         click.echo(
             "Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:"
         )
-        header = ["cluster", "judged", f"in {a}", f"in {b}", "in map", "recovered", "recall@1", "recall@10"]
+        header = ["cluster", "judged", f"in {a}", f"in {b}", "in map", "recovered"]
         body = [
-            [
-                *(str(c.cluster), str(c.n_rows)),
-                *(format_number(v) for v in c.held),
-                _share(c.recovered),
-                *(_share(c.recall_1), _share(c.recall_10)),
-            ]
+            [str(c.cluster), str(c.n_rows), *(format_number(v) for v in c.held), _share(c.recovered)]
+            + [_share(v) for v in _row_figures(c)]
             for c in run.after.clusters
             if c.cluster < _MOST_CLUSTERS or c.lost
         ]
-        echo_table(header, body, right=range(8))
+        echo_table(header + figures, body, right=range(12))
         if len(body) < len(run.after.clusters):
             click.echo(f"… and {len(run.after.clusters) - len(body)} weaker clusters, see --json.")
         lost = ", ".join(str(c.cluster) for c in run.after.clusters if c.lost)
@@ -257,6 +236,13 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         click.echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
     else:
         click.echo("No column was written.")
+
+
+def _row_figures(judged: Judgement | ClusterJudgement) -> tuple[float, ...]:
+    """What is known of rows, on average: the same columns for a map and for a cluster."""
+    retrieval = judged.recall_1, judged.recall_10
+    overlaps = judged.overlap_source, judged.overlap_target
+    return (*retrieval, *overlaps, judged.cosine_source, judged.cosine_target)
 
 
 def _share(value: float) -> str:

@@ -37,7 +37,7 @@ class _Group(click.Group):
             click.echo(f"Unexpected {type(error).__name__}: {error}\nRun with --debug for details.", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("Interrupted. The table is as it was before.", err=True)
+            click.echo("Interrupted. Nothing unfinished was left in the table.", err=True)
             ctx.exit(130)
 
 
