@@ -53,7 +53,7 @@ class Alignment:
     judgements
         Before, each map that was fitted, and the baselines, all on the same held-out rows.
     chosen
-        Position of `map` among them; 0, which is "none", where it was not fitted here.
+        Position of `map` among them: the lowest objective on the training rows kept aside.
     n_train, n_aside, n_held_out, n_judged, n_skipped
         Usable rows trained on, kept aside to stop the fit, held out, and judged of those; rows left out.
     warnings
@@ -190,7 +190,7 @@ class Alignment:
             "n_held_out": self.n_held_out,
             "n_judged": self.n_judged,
             "n_skipped": self.n_skipped,
-            "chosen": self.after.name,
+            "chosen": None if self.options.compares_fidelities else self.after.name,
             "better": self.better,
             "maps": [j.to_json() for j in self.judgements],
             "seconds": self.seconds,
@@ -249,7 +249,7 @@ def align(
         options = AlignOptions.from_keywords(fields)
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
-    if write and len(options.fidelity) > 1:
+    if write and options.compares_fidelities:
         raise InputError("Several fidelities are for looking at: none is written. Give one to write.")
     task = _opened(
         table,
@@ -367,8 +367,10 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     judge = Judge(*found.held_out, members=_members(found), to_target=not options.in_place)
     chosen = 1
     if task.map is None:
+        n_fitted = options.steps * min(options.minibatch_rows, found.n_train)
+        progress("fit", 0, n_fitted)
         with timed(seconds, "fit"):
-            fits = fit_all(reader, found, options, progress)
+            fits = fit_all(reader, found, options, lambda rows: progress("fit", rows, n_fitted))
         chosen += int(np.argmin([f.terms.total for f in fits.values()]))
         maps = {name: f.map for name, f in fits.items()} | closed_forms(found, options)
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from ..bandwidth import auto_bandwidths
-from .fit import FitOptions, Fitted, MiniBatch, fit
+from .fit import FitOptions, Fitted, Fitting
 from .maps import AlignmentMap
 from .objective import Objective
 from .options import AlignOptions
@@ -18,35 +18,41 @@ __all__ = ["closed_forms", "fit_all"]
 
 
 def fit_all(
-    reader: PairReader,
-    found: Gathered,
-    options: AlignOptions,
-    progress: Callable[[str, int, int], None],
+    reader: PairReader, found: Gathered, options: AlignOptions, progress: Callable[[int], None]
 ) -> dict[str, Fitted]:
-    """By name, a fit of every kind with every fidelity asked for, each from a reading of its own."""
-    several = len(options.fidelity) > 1
+    """By name, a fit of every kind with every fidelity asked for, all on the same mini-batches."""
     bandwidths = _bandwidths(found, reader, options)
-    results = {}
-    for kind in options.kind:
-        for mu in options.fidelity:
-            name = f"{kind}, fidelity {mu:g}" if several else kind
-            progress(f"fit {name}", 0, options.steps * options.minibatch_rows)
-            results[name] = fit(
-                _start(found, options),
-                _shown(_mini_batches(reader, found, options), f"fit {name}", options, progress),
-                found.validation,
-                Objective(options.kernel, options.beta, mu, bandwidths),
-                FitOptions(
-                    kind=kind,
-                    rank=options.rank,
-                    n_frequencies=options.n_frequencies,
-                    steps=options.steps,
-                    learning_rate=options.learning_rate,
-                    seed=options.seed,
-                ),
-                in_place=options.in_place,
-            )
-    return results
+    fits = {
+        f"{kind}, fidelity {mu:g}" if options.compares_fidelities else kind: Fitting(
+            _start(found, options),
+            found.validation,
+            Objective(options.kernel, options.beta, mu, bandwidths),
+            FitOptions(
+                kind=kind,
+                rank=options.rank,
+                n_frequencies=options.n_frequencies,
+                steps=options.steps,
+                learning_rate=options.learning_rate,
+                seed=options.seed,
+            ),
+            in_place=options.in_place,
+        )
+        for kind in options.kind
+        for mu in options.fidelity
+    }
+    batches = mini_batches(
+        reader,
+        found.n_train,
+        skip=found.skip,
+        steps=options.steps,
+        rows=options.minibatch_rows,
+        seed=options.seed,
+    )
+    for _, batch in zip(range(options.steps), batches, strict=False):
+        for fitting in fits.values():
+            fitting.step(batch)
+        progress(len(batch[0]))
+    return {name: fitting.result() for name, fitting in fits.items()}
 
 
 def closed_forms(found: Gathered, options: AlignOptions) -> dict[str, AlignmentMap]:
@@ -65,28 +71,6 @@ def _start(found: Gathered, options: AlignOptions) -> Linear:
         d = len(found.moments.mean_a)
         return np.eye(d), np.zeros(d)
     return affine_start(found.moments, options.ridge)
-
-
-def _mini_batches(reader: PairReader, found: Gathered, options: AlignOptions) -> Iterator[MiniBatch]:
-    return mini_batches(
-        reader,
-        found.n_train,
-        skip=found.skip,
-        steps=options.steps,
-        rows=options.minibatch_rows,
-        seed=options.seed,
-    )
-
-
-def _shown(
-    batches: Iterator[MiniBatch],
-    stage: str,
-    options: AlignOptions,
-    progress: Callable[[str, int, int], None],
-) -> Iterator[MiniBatch]:
-    for batch in batches:
-        progress(stage, len(batch[0]), options.steps * options.minibatch_rows)
-        yield batch
 
 
 def _linear(linear: Linear) -> AlignmentMap:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..vectors import Vectors
 
 __all__ = ["AlignmentMap", "load_map"]
 
@@ -65,7 +66,8 @@ class AlignmentMap:
 
         Returns
         -------
-        Shape (n, d_out), or (d_out,), float32. The vector of zeros has no direction: its row is NaN.
+        Shape (n, d_out), or (d_out,), float32. NaN for a vector of zeros, which has no direction, and for one
+        that is not finite.
 
         Raises
         ------
@@ -85,13 +87,13 @@ class AlignmentMap:
         return out
 
     def _mapped(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        u = _unit_rows(x)
         with np.errstate(invalid="ignore", divide="ignore"):
-            wide = x.astype(np.float64) if x.dtype == np.float64 else x.astype(np.float32)
-            u = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
-            y = features(u, self.frequencies) @ self.weights + self.bias
+            y = features(u, self.frequencies) @ self.weights
+            y += self.bias
             if self.unit:
-                y /= np.linalg.norm(y, axis=1, keepdims=True)
-        return np.asarray(y, np.float32)
+                y /= np.sqrt(np.einsum("ij,ij->i", y, y))[:, None]
+        return y
 
     def save(self, file: str | Path | BinaryIO) -> None:
         """Write the map as one .npz: JSON and arrays, no pickle."""
@@ -111,14 +113,29 @@ class AlignmentMap:
         return buffer.getvalue()
 
 
-def features(unit_rows: NDArray[np.float32], frequencies: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[u, φ(u)], shape (n, d + 2m)."""
-    m = frequencies.shape[1]
+def _unit_rows(x: NDArray[Any]) -> NDArray[np.float32]:
+    """Rows at unit length; NaN where there is no direction."""
+    vectors = Vectors.from_matrix(x, directions=True)
+    inverse = np.full((len(x), 1), np.nan)
+    inverse[vectors.usable, 0] = 1 / np.sqrt(vectors.sq_norms[vectors.usable])
+    precise = np.float64 if x.dtype == np.float64 else np.float32
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x * inverse.astype(precise), np.float32)
+
+
+def features(unit_rows: NDArray[Any], frequencies: NDArray[Any]) -> NDArray[Any]:
+    """[u, φ(u)], shape (n, d + 2m), of the rows' float type."""
+    d, m = frequencies.shape
     if not m:
         return unit_rows
-    angles = unit_rows @ frequencies
-    scale = np.float32(m**-0.5)
-    return np.concatenate([unit_rows, scale * np.cos(angles), scale * np.sin(angles)], axis=1)
+    out = np.empty((len(unit_rows), d + 2 * m), unit_rows.dtype)
+    linear, cosines, sines = out[:, :d], out[:, d : d + m], out[:, d + m :]
+    linear[:] = unit_rows
+    np.matmul(linear, frequencies, out=cosines)
+    np.sin(cosines, out=sines)
+    np.cos(cosines, out=cosines)
+    out[:, d:] *= out.dtype.type(m**-0.5)
+    return out
 
 
 def load_map(file: str | Path | BinaryIO) -> AlignmentMap:

@@ -37,7 +37,7 @@ class AlignOptions:
     ridge
         Penalty of the closed-form start, as a share of the mean variance.
     rank, n_frequencies
-        Of "lowrank" and "residual" maps.
+        Of "lowrank" and "residual" maps, see `spec_store.alignment.FitOptions`.
     steps, minibatch_rows, learning_rate
         Of the fit.
     held_out
@@ -64,13 +64,13 @@ class AlignOptions:
     """
 
     in_place: bool = False
-    kind: tuple[Kind, ...] = ("affine",)
+    kind: tuple[Kind, ...] = ("affine", "residual")
     kernel: Literal["cosine", "gaussian"] = "cosine"
     beta: float = 0.1
     fidelity: tuple[float, ...] = (0.01,)
     ridge: float = 0.01
     rank: int = 32
-    n_frequencies: int = 512
+    n_frequencies: int = 256
     steps: int = 400
     minibatch_rows: int = 2048
     learning_rate: float = 1e-3
@@ -109,6 +109,11 @@ class AlignOptions:
             raise InputError(
                 f"column is {self.column!r}; expected letters, digits and underscores, a letter first."
             )
+
+    @property
+    def compares_fidelities(self) -> bool:
+        """Whether several are tried: to be looked at, since no figure tells which is the best."""
+        return len(self.fidelity) > 1
 
     def column_for(self, source: str, target: str) -> str:
         """The result column's name."""

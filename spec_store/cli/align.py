@@ -45,9 +45,10 @@ _align_options = in_order(
         click.option(
             "--kind",
             type=ListOf(str, "affine|lowrank|residual,…"),
-            default="affine",
+            default="affine,residual",
             show_default=True,
-            help="Of map; of several, the best on training rows kept aside is written.",
+            help="Of map; of several, the best on training rows kept aside is written. residual is affine and"
+            " a part for what is not linear.",
         ),
         click.option(
             "--kernel",
@@ -70,9 +71,9 @@ _align_options = in_order(
         click.option(
             "--n-frequencies",
             type=int,
-            default=512,
+            default=256,
             show_default=True,
-            help="Random features of residual maps.",
+            help="Directions whose cosines and sines residual maps take.",
         ),
         click.option("--steps", type=int, default=400, show_default=True, help="Mini-batches of the fit."),
         click.option("--minibatch-rows", type=int, default=2048, show_default=True, help="Rows of each."),
@@ -146,8 +147,8 @@ def align(
     from ..alignment import AlignOptions
 
     options = AlignOptions(**fields)
-    if len(options.fidelity) > 1 and not dry_run:
-        raise click.UsageError("Several --fidelity values are for looking at: add --dry-run.")
+    if options.compares_fidelities and (export or not dry_run):
+        raise click.UsageError("Several --fidelity values are for looking at: --dry-run, without --export.")
     if dry_run and index:
         raise click.UsageError("--dry-run writes nothing, so --index has no use.")
     if export and not Path(export).absolute().parent.is_dir():
@@ -198,7 +199,7 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
     body = []
     for i, j in enumerate(run.judgements):
         ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
-        name = f"{j.name} *" if i == run.chosen else j.name
+        name = f"{j.name} *" if i == run.chosen and not run.options.compares_fidelities else j.name
         whole = format_number(j.spec_diff), format_number(j.distance)
         body.append([name, *whole, *(_share(v) for v in _row_figures(j)), *ends])
     echo_table(header, body, right=range(1, 9))
@@ -206,7 +207,7 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         f"distance: of all kernel values to {b}'s. as {a}, as {b}: the share of the 10 nearest neighbours"
         f" that are those in {a}'s, in {b}'s space."
     )
-    if run.after.clusters:
+    if run.after.clusters and not run.options.compares_fidelities:
         click.echo(
             "Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:"
         )

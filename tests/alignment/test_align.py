@@ -76,8 +76,8 @@ def test_the_column_is_the_map_of_the_source_row_by_row(db):
 def test_it_is_nearer_to_the_target_than_the_source_and_than_ridge(db):
     run = align(db)
     names = [j.name for j in run.judgements]
-    assert names == ["none", "affine", "ridge", "ridge, variance restored", "procrustes"]
-    assert run.after.name == "affine"
+    assert names == ["none", "affine", "residual", "ridge", "ridge, variance restored", "procrustes"]
+    assert run.after.name == "residual"  # dino is clipped, coordinate by coordinate
     by_name = {j.name: j for j in run.judgements}
     assert run.after.spec_diff < 0.5 * run.before.spec_diff
     assert run.after.spec_diff < by_name["ridge"].spec_diff
@@ -136,15 +136,16 @@ def test_in_place_stays_near_the_source(db):
     assert run.after.cosine_source > 0.9
     assert run.after.spec_diff < 0.6 * run.before.spec_diff
     assert np.isnan(run.after.recall_1)
-    assert [j.name for j in run.judgements] == ["none", "affine"]
+    assert [j.name for j in run.judgements] == ["none", "affine", "residual"]
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_aligned"))
     cosine = (clip * written).sum(1) / np.linalg.norm(clip, axis=1)
     assert cosine.mean() > 0.9
 
 
 def test_more_fidelity_means_nearer_to_the_source(db):
-    run = align(db, in_place=True, fidelity=(0.0, 0.1, 10.0), steps=150)
+    run = align(db, in_place=True, kind="affine", fidelity=(0.0, 0.1, 10.0), steps=150)
     fits = run.judgements[1:]
+    assert run.to_json()["chosen"] is None  # which is best is for a person to say
     assert [j.name for j in fits] == ["affine, fidelity 0", "affine, fidelity 0.1", "affine, fidelity 10"]
     cosines = [j.cosine_source for j in fits]
     assert cosines == sorted(cosines)
@@ -286,6 +287,30 @@ def test_a_second_vector_column_of_one_width_is_warned_of_with_the_remedy(db):
     found = lancedb.connect(db).open_table("images")
     query = np.ones(12, np.float32)
     assert len(found.search(query, vector_column_name="dino").limit(3).to_list()) == 3
+
+
+def test_a_cluster_is_judged_by_its_own_rows(db):
+    spec_store.compare("images", ["clip", "dino"], db=db, key="id", write=True, dim=60, sample_rows=1500)
+    ids = pa.array(np.arange(N))
+    held = spec_store.connector.hash_keys(ids, 271_828) / 2.0**64 < 0.3
+    lists = lance.dataset(f"{db}/images.lance").to_table(columns=["id", "spec_clip_dino_clusters"])
+    lists = lists.sort_by("id")["spec_clip_dino_clusters"].to_pylist()
+    a, b = (np.stack(column(db, c))[held] for c in ("clip", "dino"))
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    to_target, in_place = align(db, held_out=0.3), align(db, held_out=0.3, in_place=True)
+    f, g = to_target.map.transform(a), in_place.map.transform(a)
+    similarity = f @ b.T
+    rank = (similarity > np.diag(similarity)[:, None]).sum(axis=1)
+    assert to_target.after.clusters
+    for one, two in zip(to_target.after.clusters, in_place.after.clusters, strict=True):
+        rows = np.array([one.cluster in row for row in lists])[held]
+        assert one.n_rows == two.n_rows == rows.sum()
+        assert one.recall_1 == pytest.approx((rank[rows] < 1).mean(), abs=2 / rows.sum())
+        assert one.cosine_target == pytest.approx((f * b).sum(axis=1)[rows].mean(), rel=1e-4)
+        assert two.cosine_source == pytest.approx((g * a).sum(axis=1)[rows].mean(), rel=1e-4)
+        assert np.isnan([one.cosine_source, two.cosine_target, two.recall_1, two.recall_10]).all()
+        assert 0 <= one.overlap_source <= 1
+        assert 0 < one.overlap_target <= 1
 
 
 def test_clusters_of_a_comparison_are_judged_one_by_one(db):

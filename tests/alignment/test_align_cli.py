@@ -25,9 +25,11 @@ def test_align_prints_every_map_writes_the_column_and_says_what_is_next(db):
     done = run("align", *PAIR, *QUICK, db=db)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("clip to dino: 1,")
-    assert [line.split("  ")[0] for line in lines[2:7]] == [
-        *("none", "affine *", "ridge", "ridge, variance restored", "procrustes")
+    names_shown = [line.split("  ")[0] for line in lines[2:8]]
+    assert [n.removesuffix(" *") for n in names_shown] == [
+        *("none", "affine", "residual", "ridge", "ridge, variance restored", "procrustes")
     ]
+    assert sum(n.endswith(" *") for n in names_shown[1:3]) == 1
     assert "Wrote clip_as_dino" in lines[-2]
     assert lines[-1] == "Next: spec-store gate --table images --source clip --target dino"
     assert "clip_as_dino" in names(db)
@@ -69,6 +71,7 @@ def test_one_command_prints_the_trade_off_over_the_fidelity(db):
     done = run("align", *PAIR, *QUICK, "--in-place", "--fidelity", "0,0.1,1", "--dry-run", db=db)
     shown = [line for line in done.stdout.splitlines() if line.startswith("affine, fidelity")]
     assert len(shown) == 3
+    assert "*" not in done.stdout
 
 
 def test_what_is_no_better_is_shown_and_not_written_unless_forced(db, tmp_path):
@@ -141,7 +144,8 @@ def test_update_fills_late_rows(db):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["align", *PAIR, "--fidelity", "0,1"], "add --dry-run"),
+        (["align", *PAIR, "--fidelity", "0,1"], "--dry-run, without --export"),
+        (["align", *PAIR, "--fidelity", "0,1", "--dry-run", "--export", "map.npz"], "without --export"),
         (["align", *PAIR, "--fidelity", "much"], "is not μ"),
         (["align", *PAIR, "--dry-run", "--index"], "--index has no use"),
         (["align", *PAIR, "--export", "absent/map.npz"], "there is no folder"),

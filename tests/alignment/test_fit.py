@@ -7,6 +7,7 @@ import pytest
 from lance_tables import make_table, open_source
 from planted import rotated_clipped_noisy, unit, vectors
 from spec_store.alignment import AlignOptions, FitOptions, Objective, fit
+from spec_store.alignment.fit import residual_frequencies
 from spec_store.alignment.pairs import PairReader, gather, mini_batches
 from spec_store.errors import InputError
 
@@ -73,6 +74,34 @@ def test_residual_holds_what_no_affine_map_can():
         )  # fmt: skip
         values[kind] = found.terms.kernel
     assert values["residual"] < 0.5 * values["affine"]
+
+
+def test_residual_takes_the_starts_own_coordinates_before_random_directions():
+    rng = np.random.default_rng(0)
+    rows = unit(rng.standard_normal((500, 6))).astype(np.float32)
+    weights = (rng.standard_normal((6, 4)) * [1, 3, 0, 2]).astype(np.float32)
+    found = residual_frequencies(weights, rows, 10, np.random.default_rng(1))
+    angles = rows @ found
+    assert np.allclose(angles[:, :6].std(axis=0), [1, 1, 1, 2, 2, 2], atol=1e-5)
+    for j, origin in enumerate((1, 3, 0)):  # by their spread; what is constant tells nothing
+        assert abs(np.corrcoef(angles[:, j], rows @ weights[:, origin])[0, 1]) > 0.9999
+        assert np.allclose(found[:, j + 3], 2 * found[:, j])
+    drawn = np.random.default_rng(1).standard_normal((6, 10))[:, :4]
+    assert np.allclose(found[:, 6:], drawn, atol=1e-6)
+    assert residual_frequencies(weights, rows, 2, np.random.default_rng(1)).shape == (6, 2)
+
+
+def test_residual_fits_a_target_of_clipped_coordinates_better_than_affine():
+    a, b = rotated_clipped_noisy(6000, widths=(24, 16), n_groups=10)
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    u = np.hstack([a, np.ones((6000, 1), np.float32)])
+    solved, *_ = np.linalg.lstsq(u[:5000], b[:5000], rcond=None)
+    values = {}
+    for kind in ("affine", "residual"):
+        options = FitOptions(kind=kind, steps=200, learning_rate=3e-3, n_frequencies=32)
+        rest = (a[5000:], b[5000:]), Objective("cosine", 0.1, 0.01), options
+        values[kind] = fit((solved[:-1], solved[-1]), batches(a[:5000], b[:5000]), *rest, in_place=False)
+    assert values["residual"].terms.kernel < 0.75 * values["affine"].terms.kernel
 
 
 def test_a_fit_that_only_gets_worse_keeps_its_start():

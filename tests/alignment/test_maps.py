@@ -37,16 +37,19 @@ def test_transform_takes_any_float_one_vector_and_no_vectors():
     x = np.random.default_rng(1).standard_normal((7, 5))
     assert np.allclose(map_.transform(x.astype(np.float16)), map_.transform(x), atol=1e-2)
     assert np.allclose(map_.transform(1e30 * x.astype(np.float64)), map_.transform(x), atol=1e-5)
+    for scale in (1e-25, 1e25):  # whose squares float32 can't hold
+        assert np.allclose(map_.transform((scale * x).astype(np.float32)), map_.transform(x), atol=1e-5)
     assert np.allclose(map_.transform(x[2]), map_.transform(x)[2], atol=1e-6)
     assert map_.transform(x[:0]).shape == (0, 4)
     assert map_.transform(x.tolist()).shape == (7, 4)
 
 
-def test_a_row_of_zeros_has_no_direction():
-    x = np.array([[0, 0, 0, 0, 0], [1, 2, 3, 4, 5]], float)
-    found = some_map().transform(x)
-    assert np.isnan(found[0]).all()
-    assert np.isfinite(found[1]).all()
+def test_a_row_of_zeros_or_that_is_not_finite_has_no_direction():
+    x = np.array([[0, 0, 0, 0, 0], [1, 2, 3, 4, 5], [1, 2, 3, 4, np.inf], [1, 2, 3, 4, np.nan]], float)
+    for m in (0, 3):
+        found = some_map(m).transform(x)
+        assert np.isnan(found[[0, 2, 3]]).all()
+        assert np.isfinite(found[1]).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (4,), (2, 5, 1)])
