@@ -19,6 +19,7 @@ from .aligned import aligned_annotation, aligned_schema
 from .alignment.candidates import closed_forms, fit_all
 from .alignment.judge import Judge, Judgement
 from .alignment.maps import AlignmentMap, load_map
+from .alignment.onnx import is_onnx, to_onnx
 from .alignment.options import AlignOptions
 from .alignment.pairs import Gathered, PairReader, column_widths, gather
 from .connector import Published, Source
@@ -106,12 +107,16 @@ class Alignment:
         return list(self.published.columns) if self.published else []
 
     def export(self, file: str | os.PathLike[str]) -> None:
-        """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``."""
+        """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``.
+
+        A file with the suffix ``.onnx`` is an ONNX model, see `spec_store.alignment.to_onnx`.
+        """
         path = os.fspath(file)
+        content = to_onnx(self.map) if is_onnx(path) else self.map.to_bytes()
         partial = f"{path}.partial"
         try:
             with open(partial, "wb") as stream:
-                self.map.save(stream)
+                stream.write(content)
             os.replace(partial, path)
         except OSError as error:
             raise InputError(f"The map can't be exported to {path}: {error.strerror}.") from error

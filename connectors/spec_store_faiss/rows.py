@@ -230,6 +230,11 @@ def _linear_inverse(step: Any) -> Callable[[NDArray[np.float32]], NDArray[np.flo
     b = faiss.vector_to_array(step.b) if step.have_bias else np.zeros(step.d_out)
     mean = faiss.vector_to_array(step.mean) if hasattr(step, "mean") else np.zeros(0)
     mean = mean if len(mean) == step.d_in else np.zeros(step.d_in)
+    if not all(np.isfinite(part).all() for part in (a, b, mean)):
+        raise InputError(
+            f"The index is inconsistent: its {type(step).__name__} holds values that are not finite. Build it"
+            " again."
+        )
     back = np.linalg.pinv(a)
     offset = (mean - back @ (b + a @ mean)).astype(np.float32)
     weights = back.T.astype(np.float32)

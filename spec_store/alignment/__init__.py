@@ -7,6 +7,7 @@ with gradients, `fit` the minimisation over mini-batches.
 from .fit import FitOptions, Fitted, fit
 from .maps import AlignmentMap, load_map
 from .objective import Objective
+from .onnx import to_onnx
 from .options import AlignOptions
 from .start import affine_start, procrustes_start, ridge_start
 
@@ -21,4 +22,5 @@ __all__ = [
     "load_map",
     "procrustes_start",
     "ridge_start",
+    "to_onnx",
 ]

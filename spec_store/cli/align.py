@@ -120,7 +120,11 @@ _align_options = in_order(
     type=click.Path(dir_okay=False),
     help="Judge and write a map that was exported before; fit nothing.",
 )
-@click.option("--export", type=click.Path(dir_okay=False), help="Save the map: spec_store.load_map(FILE).")
+@click.option(
+    "--export",
+    type=click.Path(dir_okay=False),
+    help="Save the map: spec_store.load_map(FILE); as an ONNX model if the name ends in .onnx.",
+)
 @click.option("--dry-run", is_flag=True, help="Fit, judge and print; write no column.")
 @click.option("--index", is_flag=True, help="Build a vector index on the column; tell its recall.")
 @json_option
@@ -145,6 +149,7 @@ def align(
     """
     from ..align import align as run_alignment
     from ..alignment import AlignOptions
+    from ..alignment.onnx import import_onnx, is_onnx
 
     options = AlignOptions(**fields)
     if options.compares_fidelities and (export or not dry_run):
@@ -153,6 +158,8 @@ def align(
         raise click.UsageError("--dry-run writes nothing, so --index has no use.")
     if export and not Path(export).absolute().parent.is_dir():
         raise click.UsageError(f"--export {export}: there is no folder {Path(export).absolute().parent}.")
+    if export and is_onnx(export):
+        import_onnx()  # whether it is installed is told before any work
     with shown_progress() as progress:
         run = run_alignment(
             table,
@@ -225,7 +232,11 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         if lost:
             click.echo(f"Not recoverable from {a}: cluster {lost}. {b} holds what this map of {a} does not.")
     if export:
-        click.echo(f'Exported {export}: spec_store.load_map("{export}").transform(vectors)')
+        from ..alignment.onnx import is_onnx
+
+        use = f'spec_store.load_map("{export}").transform(vectors)'
+        use = "an ONNX model from vectors to aligned" if is_onnx(export) else use
+        click.echo(f"Exported {export}: {use}")
     if run.written:
         total = sum(run.seconds.values())
         click.echo(f"Wrote {run.column} in {total:.1f} s (run {run.run_id}).")

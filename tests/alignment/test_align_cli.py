@@ -7,6 +7,7 @@ import sys
 import lance
 import lancedb
 import numpy as np
+import onnx
 import pytest
 
 from command import interrupted_while_staging, run
@@ -65,6 +66,9 @@ def test_dry_run_and_export_touch_no_table_and_the_map_loads_without_any_store(d
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "(3, 48) set()\n"
     run("align", *PAIR, "--map", tmp_path / "map.npz", db=db)
     assert "clip_as_dino" in names(db)
+    done = run("align", *PAIR, *QUICK, "--dry-run", "--export", tmp_path / "map.onnx", db=db)
+    assert "an ONNX model from vectors to aligned" in done.stdout
+    onnx.checker.check_model(str(tmp_path / "map.onnx"))
 
 
 def test_one_command_prints_the_trade_off_over_the_fidelity(db):

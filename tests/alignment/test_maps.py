@@ -1,15 +1,19 @@
 """Fitted maps as files and functions, and the closed forms that fits begin from."""
 
 import json
+import sys
 
 import numpy as np
+import onnx
+import onnx.reference
 import pytest
 
 import spec_store
 from planted import unit
+from spec_store.alignment import to_onnx
 from spec_store.alignment.maps import AlignmentMap
 from spec_store.alignment.start import Moments, affine_start, procrustes_start, ridge_start
-from spec_store.errors import InputError
+from spec_store.errors import InputError, MissingExtraError
 
 
 def some_map(m=3, unit=True, d=5, d_out=4):
@@ -66,6 +70,23 @@ def test_a_saved_map_is_the_same_map(tmp_path):
     assert np.array_equal(loaded.transform(x), map_.transform(x))
     assert (loaded.unit, loaded.about) == (False, {"columns": ["a", "b"]})
     assert (loaded.width, loaded.out_width) == (5, 4)
+
+
+@pytest.mark.parametrize("unit_rows", [True, False])
+@pytest.mark.parametrize("m", [0, 3])
+def test_the_onnx_model_is_the_same_map(m, unit_rows):
+    map_ = some_map(m, unit_rows)
+    model = onnx.load_from_string(to_onnx(map_))
+    x = np.random.default_rng(1).standard_normal((50, 5)).astype(np.float32)
+    (found,) = onnx.reference.ReferenceEvaluator(model).run(["aligned"], {"vectors": x})
+    assert np.allclose(found, map_.transform(x), atol=1e-5)
+    assert json.loads(model.metadata_props[0].value) == map_.about
+
+
+def test_onnx_is_an_extra_with_its_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "spec-store\[onnx\]"'):
+        to_onnx(some_map())
 
 
 def broken(folder, what):

@@ -97,6 +97,17 @@ def test_transforms_that_lose_nothing_are_undone(tmp_path, description):
     assert source.notes == ()
 
 
+def test_a_transform_that_holds_nan_is_refused():
+    index = faiss.index_factory(WIDTH, "PCA32,Flat")
+    index.train(ROWS[:2000])
+    matrix = faiss.downcast_VectorTransform(index.chain.at(0))
+    values = faiss.vector_to_array(matrix.A)
+    values[5] = np.nan
+    faiss.copy_array_to_vector(values, matrix.A)
+    with pytest.raises(InputError, match="its PCAMatrix holds values that are not finite"):
+        FaissSource.from_index(index)
+
+
 def test_normalised_vectors_have_their_direction_and_lost_their_length(tmp_path):
     source, vectors = stored(tmp_path / "x.index", "L2norm,Flat", own_ids=False)
     np.testing.assert_allclose(vectors, ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True), atol=1e-6)
