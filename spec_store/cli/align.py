@@ -171,12 +171,9 @@ def align(
             check_write=not dry_run,
             options=options,
         )
-        if export:
-            run.export(export)
-        refused = None if dry_run else publish(run)
-        if index and not refused:
-            run.create_index()
-    print_warnings(run.warnings)
+    if export:
+        run.export(export)
+    refused = publish(run, write=not dry_run, index=index)
     if as_json:
         click.echo(json.dumps(run.to_json(), indent=2))
     else:
@@ -185,12 +182,20 @@ def align(
         raise refused
 
 
-def publish(run: Alignment) -> NotBetterError | None:
-    """Write the column, or say later, once the figures are shown, why it was not written."""
+def publish(run: Alignment, *, write: bool, index: bool = False) -> NotBetterError | None:
+    """Print the warnings, then write the column, or say later, once the figures are shown, why not."""
+    told = len(run.warnings)
+    print_warnings(run.warnings)
+    if not write:
+        return None
     try:
-        run.write()
+        with shown_progress() as run.progress:
+            run.write()
+            if index:
+                run.create_index()
     except NotBetterError as error:
         return error
+    print_warnings(run.warnings[told:])
     return None
 
 

@@ -212,8 +212,8 @@ def compare(
         alignment = None
         if asked and table:
             alignment = align(table, *asked.columns, **place, progress=progress, options=asked.options)
-        refused = publish(alignment) if alignment and not dry_run else None
-    print_warnings(run.warnings + (alignment.warnings if alignment else []))
+    print_warnings(run.warnings)
+    refused = publish(alignment, write=not dry_run) if alignment else None
     if as_json:
         more = {"alignment": alignment.to_json()} if alignment else {}
         click.echo(json.dumps({**run.to_json(), **more}, indent=2))
