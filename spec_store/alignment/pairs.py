@@ -67,15 +67,23 @@ class PairReader:
         """A number in [0, 1) for each row; those below `held_out` are held out."""
         return hash_keys(keys, SPLIT_SEED + self.seed) / 2.0**64
 
+    def decoded(self, batch: pa.RecordBatch) -> tuple[dict[str, Vectors], NDArray[np.bool_]]:
+        """Both columns, and which rows are usable in both."""
+        vectors = {
+            c: decode(c, batch.column(c), w, directions=True, keys=batch.column(0))
+            for c, w in zip(self.columns, self.widths, strict=True)
+        }
+        return vectors, np.logical_and.reduce([v.usable for v in vectors.values()])
+
     def unit_rows(self, batch: pa.RecordBatch, wanted: NDArray[np.bool_]) -> tuple[Pair, NDArray[np.bool_]]:
         """The wanted and usable rows, and which these are."""
-        keys = batch.column(0)
-        vectors = [
-            decode(c, batch.column(c), w, directions=True, keys=keys)
-            for c, w in zip(self.columns, self.widths, strict=True)
-        ]
-        rows = wanted & vectors[0].usable & vectors[1].usable
-        return (_scaled(vectors[0], rows), _scaled(vectors[1], rows)), rows
+        vectors, usable = self.decoded(batch)
+        return _pair(vectors, wanted & usable), wanted & usable
+
+
+def _pair(vectors: dict[str, Vectors], rows: NDArray[np.bool_]) -> Pair:
+    a, b = (_scaled(v, rows) for v in vectors.values())
+    return a, b
 
 
 def _scaled(vectors: Vectors, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -136,36 +144,37 @@ def gather(
 
     def split(batch: pa.RecordBatch) -> Any:
         at = reader.uniform(batch.column(0))
-        sample, rows = reader.unit_rows(batch, at < test)
-        checks, _ = reader.unit_rows(batch, (at >= reader.held_out) & (at < checked))
+        vectors, usable = reader.decoded(batch)
+        found = InvalidRows()
+        found.update(batch.column(0), vectors)
+        n_held = int((usable & (at < reader.held_out)).sum())
+        check = _pair(vectors, usable & (at >= reader.held_out) & (at < checked))
+        sampled = usable & (at < test)
+        values = batch.column(members).filter(pa.array(sampled)).to_pylist() if members else []
         train = acc.moments(acc.columns(batch.filter(pa.array(at >= checked))))
-        held = acc.columns(batch.filter(pa.array(at < reader.held_out)))
-        aside = acc.columns(batch.filter(pa.array((at >= reader.held_out) & (at < checked))))
-        values = batch.column(members).filter(pa.array(rows)).to_pylist() if members else None
-        return train, (held, aside), checks, sample, values, len(batch)
+        return found, n_held, check, _pair(vectors, sampled), values, train, len(batch)
 
     checks: list[Pair] = []
     samples: list[Pair] = []
     values: list[Any] = []
-    n_held = 0
+    n_held_out = 0
     invalid = InvalidRows()
     extra = (members,) if members else ()
-    for train, kept, check, sample, found, n in ordered_map(split, reader.batches(*extra), workers=workers):
-        acc.add(train)
-        n_held += len(kept[0].blocks[0])
-        for part in kept:
-            invalid.merge(part.invalid)
+    parts = ordered_map(split, reader.batches(*extra), workers=workers)
+    for unusable, n_held, check, sample, values_here, train, n in parts:
+        invalid.merge(unusable)
+        n_held_out += n_held
         checks.append(check)
         samples.append(sample)
-        values += found or []
+        values += values_here
+        acc.add(train)
         progress(n)
-    invalid.merge(acc.invalid)
     _, mean, second = acc.second_moment()
     a, b = acc.slices
     return Gathered(
         Moments(mean[a], mean[b], second[a, a], second[a, b], second[b, b]),
         acc.n_rows,
-        n_held,
+        n_held_out,
         _joined(checks, reader.widths),
         _joined(samples, reader.widths),
         checked,

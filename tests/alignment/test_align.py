@@ -373,7 +373,8 @@ def test_rows_without_a_usable_vector(tmp_path, bad):
     lance.write_dataset(table, tmp_path / "images.lance")
     before = snapshot(str(tmp_path))
     with pytest.raises(
-        InvalidVectorsError, match=r"3 rows of table 'images'.* can't be aligned.*--skip-invalid"
+        InvalidVectorsError,
+        match=r"3 rows of table 'images'.* can't be aligned: .*: 3 \w+.* \(first: row 5\).*--skip-invalid",
     ):
         align(str(tmp_path), write=True)
     assert snapshot(str(tmp_path)) == before
