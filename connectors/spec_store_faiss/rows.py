@@ -263,7 +263,7 @@ class _Lists(Rows):
         while start < stop:
             lo, hi = int(self._starts[first]), min(int(self._starts[first + 1]), stop)
             if hi > start:
-                out[len(out) - (stop - start) :][: hi - start] = self._decoded(
+                out[len(out) - (stop - start) :][: hi - start] = self._vectors(
                     first, slice(start - lo, hi - lo)
                 )
                 start = hi
@@ -277,7 +277,7 @@ class _Lists(Rows):
         lists = np.searchsorted(self._starts, positions[order], side="right") - 1
         for number, first, last in _runs(lists):
             rows = order[first:last]
-            out[rows] = self._decoded(number, positions[rows] - self._starts[number])
+            out[rows] = self._vectors(number, positions[rows] - self._starts[number])
         return out
 
     def ids(self) -> NDArray[np.int64]:
@@ -299,6 +299,15 @@ class _Lists(Rows):
         codes = faiss.rev_swig_ptr(pointer, self._size(number) * width).reshape(-1, width)[rows].copy()
         self._lists.release_codes(number, pointer)
         return codes
+
+    def _vectors(self, number: int, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = self._decoded(number, rows)
+        if vectors.shape[1] != self.d:
+            raise InputError(
+                f"The index is inconsistent: it says {self.d} dimensions, its codes hold {vectors.shape[1]}."
+                " Build it again."
+            )
+        return vectors
 
     def _decoded(self, number: int, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         return self._codes(number, rows).view(np.float32)

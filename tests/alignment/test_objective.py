@@ -51,6 +51,20 @@ def test_terms_are_those_of_the_n_by_n_kernels(objective):
     )
 
 
+def test_spec_diff_is_exact_with_more_dimensions_than_rows_and_on_one_direction():
+    objective = Objective("cosine", 1.0, 0.0)
+    f, b = (x[:7] for x in rows(9, 8))
+    terms, _ = objective.value_and_gradient(f, b, f)
+    assert terms.spec == pytest.approx(
+        np.abs(np.linalg.eigvalsh((f @ f.T - b @ b.T) / 7)).max() ** 2, rel=1e-6
+    )
+    alike = np.tile(f[:1], (7, 1))  # all rows the same: one eigenvalue, of the other kernel
+    terms, gradient = objective.value_and_gradient(alike, b, alike)
+    expected = np.abs(np.linalg.eigvalsh((alike @ alike.T - b @ b.T) / 7)).max()
+    assert terms.spec == pytest.approx(expected**2, rel=1e-6)
+    assert np.isfinite(gradient).all()
+
+
 @each_objective
 def test_gradient_by_each_output(objective):
     f, b, anchor = rows(D_F, D_B, D_F)

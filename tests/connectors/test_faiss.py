@@ -108,6 +108,15 @@ def test_a_transform_that_holds_nan_is_refused():
         FaissSource.from_index(index)
 
 
+def test_lists_whose_codes_are_of_another_width_are_refused():
+    index = faiss.index_factory(WIDTH, "IVF4,PQ16x4fs")
+    index.train(ROWS[:2000])
+    index.add(ROWS[:100])
+    index.d = 80
+    with pytest.raises(InputError, match="it says 80 dimensions, its codes hold 64"):
+        contents(FaissSource.from_index(index))
+
+
 def test_normalised_vectors_have_their_direction_and_lost_their_length(tmp_path):
     source, vectors = stored(tmp_path / "x.index", "L2norm,Flat", own_ids=False)
     np.testing.assert_allclose(vectors, ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True), atol=1e-6)
