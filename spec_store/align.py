@@ -24,11 +24,11 @@ from .alignment.options import AlignOptions
 from .alignment.pairs import Gathered, PairReader, column_widths, gather
 from .connector import Published, Source
 from .errors import FilterError, InputError, InvalidVectorsError, NotBetterError
-from .join import keyed
 from .locate import DEFAULT_CONNECTOR, open_columns
 from .options import default_prefix
 from .passes import workers
 from .progress import Progress, silent, timed
+from .view import keyed
 
 __all__ = ["Alignment", "align", "check_alignment"]
 

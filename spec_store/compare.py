@@ -25,7 +25,6 @@ from .clusters import Cluster, find_clusters
 from .connector import Annotation, Published, Source, find_field
 from .covariance import CovarianceAccumulator
 from .errors import FilterError, InputError, InvalidVectorsError
-from .join import keyed
 from .locate import DEFAULT_CONNECTOR, Destination, open_columns, open_data
 from .options import CompareOptions, default_prefix
 from .passes import ClusterTally, accumulate, scored, tally_columns
@@ -34,6 +33,7 @@ from .sampling import draw_sample, fit_maps, map_error, sample_features
 from .scoring import Scorer, result_schema
 from .spectrum import Spectrum, solve
 from .vectors import is_vector, vector_width
+from .view import keyed
 
 __all__ = ["Comparison", "compare"]
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from .connector import Capability, Source, get_connector
 from .errors import ColumnNotFoundError, InputError, UnsupportedError, did_you_mean
-from .join import Joined, OnMissing, View
+from .join import Joined, OnMissing
 from .vectors import is_vector
+from .view import View
 
 __all__ = [
     "DATA_CONNECTOR",

@@ -12,8 +12,9 @@ from faiss_files import write_index
 from planted import planted_mixture, vectors
 from spec_store.connector import get_connector
 from spec_store.errors import ColumnNotFoundError, InputError, UnsupportedError
-from spec_store.join import Joined, KeyIndex, View
+from spec_store.join import Joined
 from spec_store.locate import ColumnRef, open_columns
+from spec_store.view import KeyIndex, View
 
 RNG = np.random.default_rng(0)
 
@@ -102,6 +103,11 @@ def test_ids_of_different_types_are_refused():
 def test_null_ids_are_refused():
     with pytest.raises(InputError, match="1 row keys are null"):
         KeyIndex(pa.chunked_array([pa.array([1, None])]), "a table")
+
+
+def test_ids_that_would_wrap_round_are_refused():
+    with pytest.raises(InputError, match=r"Id 18446744073709551615 is beyond 64-bit signed integers"):
+        KeyIndex(pa.chunked_array([pa.array([1, 2**64 - 1], pa.uint64())]), "a table")
 
 
 @pytest.mark.parametrize("kinds", [(pa.int32(), pa.uint64()), (pa.string(), pa.large_string())])

@@ -45,6 +45,7 @@ _align_options = in_order(
         click.option(
             "--kind",
             type=ListOf(str, "affine|lowrank|residual,…"),
+            metavar="affine|lowrank|residual,…",
             default="affine,residual",
             show_default=True,
             help="Of map; of several, the best on training rows kept aside is written. residual is affine and"
@@ -61,6 +62,7 @@ _align_options = in_order(
         click.option(
             "--fidelity",
             type=ListOf(float, "μ,…"),
+            metavar="μ,…",
             default="0.01",
             show_default=True,
             help="Weight of staying near the target's vectors (in place: the source's own). Of several, each"

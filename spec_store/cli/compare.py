@@ -70,7 +70,12 @@ _compare_options = in_order(
         ),
         click.option("--modes", type=int, default=10, show_default=True, help="Leading modes at each end."),
         click.option(
-            "--bandwidth", type=_Bandwidth(), default="auto", show_default=True, help="Gaussian σ of each."
+            "--bandwidth",
+            type=_Bandwidth(),
+            metavar="auto|σ,σ",
+            default="auto",
+            show_default=True,
+            help="Gaussian σ of each.",
         ),
         click.option("--bandwidth-scale", type=float, default=1.0, show_default=True, help="Multiplies σ."),
         click.option(
