@@ -15,7 +15,7 @@ from .connector import Source
 from .covariance import CovarianceAccumulator
 from .features import FeatureMap
 from .scoring import Scorer
-from .streaming import ordered_map
+from .streaming import even_batches, ordered_map
 
 __all__ = ["ClusterTally", "accumulate", "scored", "tally_columns", "workers"]
 
@@ -41,7 +41,9 @@ def accumulate(
     on the number of threads nor on how the store cuts its batches.
     """
     acc = CovarianceAccumulator(maps)
-    batches = _even(source.batches([m.column for m in maps], where=where, batch_rows=batch_rows), batch_rows)
+    batches = even_batches(
+        source.batches([m.column for m in maps], where=where, batch_rows=batch_rows), batch_rows
+    )
     if acc.n_columns > _LARGEST_THREADED:
         for rows in ordered_map(acc.columns, batches, workers=1):
             acc.accumulate(rows)
@@ -52,23 +54,6 @@ def accumulate(
             acc.add(moments)
             progress(sum(moments.counts) + moments.invalid.n_rows)
     return acc
-
-
-def _even(batches: Iterator[pa.RecordBatch], n: int) -> Iterator[pa.RecordBatch]:
-    """Batches of `n` rows, the last one of what is left; copies only where batches are cut otherwise."""
-    pending: list[pa.RecordBatch] = []
-    missing = n
-    for batch in batches:
-        while len(batch) >= missing:
-            pending.append(batch.slice(0, missing))
-            batch = batch.slice(missing)
-            yield pending[0] if len(pending) == 1 else pa.concat_batches(pending)
-            pending, missing = [], n
-        if len(batch):
-            pending.append(batch)
-            missing -= len(batch)
-    if pending:
-        yield pa.concat_batches(pending)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Reading ahead and computing in several threads, in order and in bounded memory."""
+"""Batches of one size, and computing on them in several threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["ordered_map"]
+import pyarrow as pa
+
+__all__ = ["even_batches", "ordered_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,3 +36,20 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def even_batches(batches: Iterator[pa.RecordBatch], n: int) -> Iterator[pa.RecordBatch]:
+    """Batches of `n` rows, the last one of what is left; copies only where batches are cut otherwise."""
+    pending: list[pa.RecordBatch] = []
+    missing = n
+    for batch in batches:
+        while len(batch) >= missing:
+            pending.append(batch.slice(0, missing))
+            batch = batch.slice(missing)
+            yield pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+            pending, missing = [], n
+        if len(batch):
+            pending.append(batch)
+            missing -= len(batch)
+    if pending:
+        yield pa.concat_batches(pending)

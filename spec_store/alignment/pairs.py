@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..connector import Source, find_field, hash_keys
 from ..covariance import CovarianceAccumulator
 from ..features import CosineMap
-from ..streaming import ordered_map
+from ..streaming import even_batches, ordered_map
 from ..vectors import InvalidRows, Vectors, decode, is_vector, vector_width
 from .start import Moments
 
@@ -59,9 +59,10 @@ class PairReader:
     batch_rows: int = 4096
 
     def batches(self, *more: str) -> Iterator[pa.RecordBatch]:
-        """Keys and both columns, then `more`."""
+        """Keys and both columns, then `more`; of one size, however the store cuts its batches."""
         columns = [*self.columns, *more]
-        return self.source.batches(columns, where=self.where, batch_rows=self.batch_rows)
+        batches = self.source.batches(columns, where=self.where, batch_rows=self.batch_rows)
+        return even_batches(batches, self.batch_rows)
 
     def uniform(self, keys: pa.Array) -> NDArray[np.float64]:
         """A number in [0, 1) for each row; those below `held_out` are held out."""

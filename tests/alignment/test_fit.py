@@ -185,6 +185,10 @@ def test_rows_are_held_out_kept_aside_or_trained_on_never_two_of_them(reader):
     assert found.n_train + len(held) + len(aside) == 3000
 
 
+def test_batches_do_not_tell_where_fragments_end(reader):
+    assert [len(batch) for batch in reader.batches()] == [512] * 5 + [440]
+
+
 def test_moments_are_those_of_the_training_rows(reader):
     found = gathered(reader)
     others = np.concatenate([numbers(found.held_out[0]), numbers(found.validation[0])])
