@@ -18,7 +18,8 @@ from ..vectors import Vectors
 __all__ = ["AlignmentMap", "load_map"]
 
 _FORMAT = 1
-_CHUNK_ROWS = 4096
+# Larger pieces are given back to the system after each, and their pages faulted in again.
+_CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True, eq=False)
