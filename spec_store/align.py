@@ -54,7 +54,7 @@ class Alignment:
     judgements
         Before, each map that was fitted, and the baselines, all on the same held-out rows.
     chosen
-        Position of `map` among them: the lowest objective on the training rows kept aside.
+        Position of `map` among them: of several, the one with the lowest objective on the rows kept aside.
     n_train, n_aside, n_held_out, n_judged, n_skipped
         Usable rows trained on, kept aside to stop the fit, held out, and judged of those; rows left out.
     warnings

@@ -110,7 +110,6 @@ class Fitting:
     ) -> None:
         self._validation = validation
         self._objective = objective
-        self._steps = options.steps
         self._in_place = in_place
         self._model = _Model.create(start, options, validation[0])
         self._adam = _Adam(self._model.parameters, options.learning_rate, options.steps)

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 __all__ = ["Objective", "Terms"]
 
 _BLOCK = 8
-_ITERATIONS = 8
-# Directions of the iterated subspace of less than this share of the largest are the others over again.
-_DEPENDENT = 1e-10
+_ITERATIONS = 6
 
 
 @dataclass(frozen=True)
@@ -90,12 +88,8 @@ class Objective:
         gradient = (4 / n**2) * (f @ ff - b @ fb.T)
         if not self.beta:
             return kernel, 0.0, gradient
-        gram = np.block([[ff, fb], [fb.T, bb]]).astype(np.float64) / n
-        d = f.shape[1]
-        signs = np.where(np.arange(len(gram)) < d, 1.0, -1.0)
-        c, value = _extreme_of_gram(gram, signs)
-        u = f @ c[:d].astype(f.dtype) + b @ c[d:].astype(b.dtype)  # √n times the unit eigenvector
-        gradient += np.outer((4 * self.beta * value / n) * u, (gram @ c)[:d]).astype(gradient.dtype)
+        u, value = _extreme(lambda v: (f @ (f.T @ v) - b @ (b.T @ v)) / n, f @ _start(f) - b @ _start(b))
+        gradient += (4 * self.beta * value / n) * np.outer(u, u @ f)
         return kernel, value**2, gradient
 
     def _gaussian(self, f: NDArray[Any], b: NDArray[Any]) -> tuple[float, float, NDArray[Any]]:
@@ -107,48 +101,27 @@ class Objective:
         by_entry = (2 / n**2) * difference
         value = 0.0
         if self.beta:
-            u, value = _extreme(difference / n)
+            u, value = _extreme(lambda v: difference @ v / n, difference @ _start(difference))
             by_entry += (2 * self.beta * value / n) * np.outer(u, u)
         return kernel, value**2, (2 / sigma_f**2) * ((by_entry * k) @ f)
 
 
-def _start(n: int) -> NDArray[np.float64]:
+def _start(rows: NDArray[Any]) -> NDArray[Any]:
     """Directions to begin with that hardly any spectrum is blind to, the same in every run."""
-    return np.random.default_rng(n).standard_normal((n, min(_BLOCK, n)))
+    directions = np.random.default_rng(rows.shape[1]).standard_normal((rows.shape[1], _BLOCK))
+    return directions.astype(rows.dtype)
 
 
-def _extreme(matrix: NDArray[Any]) -> tuple[NDArray[Any], float]:
-    """A unit vector near the eigenvector of largest |λ| of a symmetric matrix, and its Rayleigh quotient.
+def _extreme(apply: Any, start: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """A unit vector near the eigenvector of largest |λ|, and its Rayleigh quotient.
 
     By subspace iteration with a Rayleigh-Ritz step: towards the end of a fit both ends of the spectrum are of
     nearly one size, where power iteration on one vector mixes them.
     """
-    basis = _start(len(matrix)).astype(matrix.dtype)
+    basis, _ = np.linalg.qr(start)
     for _ in range(_ITERATIONS):
-        basis, _ = np.linalg.qr(matrix @ basis)
-    values, vectors = np.linalg.eigh(basis.T @ (matrix @ basis))
+        basis, _ = np.linalg.qr(apply(basis))
+    within = basis.T @ apply(basis)
+    values, vectors = np.linalg.eigh((within + within.T) / 2)
     at = int(np.argmax(np.abs(values)))
     return basis @ vectors[:, at], float(values[at])
-
-
-def _extreme_of_gram(
-    gram: NDArray[np.float64], signs: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """The same for Z D Zᵀ/n, n x n, from G = ZᵀZ/n, p x p, and D: the eigenvector is Zc/√n.
-
-    The operator maps Zc to Z(D G c), and uᵀv is aᵀG c, so no iteration touches the n rows.
-    """
-    c = signs[:, None] * _start(len(gram))
-    values, vectors = np.zeros(1), np.zeros((0, 1))
-    for _ in range(_ITERATIONS):
-        c = signs[:, None] * (gram @ c)
-        image = gram @ c
-        sizes, turn = np.linalg.eigh(c.T @ image)
-        held = sizes > max(sizes[-1] * _DEPENDENT, np.finfo(np.float64).tiny)
-        if not held.any():
-            return np.zeros(len(gram)), 0.0
-        turn = turn[:, held] / np.sqrt(sizes[held])
-        c, image = c @ turn, image @ turn
-        values, vectors = np.linalg.eigh(image.T @ (signs[:, None] * image))
-    at = int(np.argmax(np.abs(values)))
-    return c @ vectors[:, at], float(values[at])

@@ -76,11 +76,13 @@ class ConnectorTests:
         -------
         The arguments of `Connector.open`: ``{"uri": …}``, with ``"table"`` where there are tables.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.put: say how rows get into the store without it.")
 
     def add(self, folder: Path, rows: pa.Table) -> None:
         """Append rows to what `put` made, as another writer would. Only for VERSIONS."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}.add: {self.connector} declares versions; say how another writer appends."
+        )
 
     # --- what the tests share
 
@@ -94,6 +96,8 @@ class ConnectorTests:
 
     def _open(self, where: Mapping[str, Any]) -> Source:
         return self._connector().open(where["uri"], table=where.get("table"))
+
+    # A store is asked for what it declares, and a refusal for the rest: the other tests are skipped by name.
 
     def _need(self, capability: Capability) -> None:
         if capability not in self._connector().capabilities:

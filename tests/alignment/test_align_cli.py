@@ -186,6 +186,7 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     before = lance.dataset(f"{db}/images.lance").version
     code, said = interrupted_while_staging("align", *PAIR, *QUICK, "--batch-rows", "1", db=db)
     assert code == 130
+    assert "must then say vector_column_name='clip'" in said  # warned of before it is written
     assert "Interrupted. Nothing unfinished was left in the table." in said
     assert lance.dataset(f"{db}/images.lance").version == before
     assert leftovers(db) == (set(), [], [])
