@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
 
 from spec_store import compare
-from spec_store.clusters import Membership
+from spec_store.spectral.clusters import Membership
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from planted import planted_mixture, vectors

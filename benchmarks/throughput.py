@@ -16,10 +16,10 @@ import numpy as np
 from synthetic import table_at
 from threadpoolctl import threadpool_limits
 
-from spec_store.compare import compare
 from spec_store.connector import Annotation
-from spec_store.passes import accumulate, workers
-from spec_store.streaming import ordered_map
+from spec_store.stores.streaming import ordered_map
+from spec_store.workflows.compare import compare
+from spec_store.workflows.passes import accumulate, workers
 
 WIDTHS = {"clip": 512, "dino": 768}
 BATCH = 4096

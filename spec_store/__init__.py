@@ -5,21 +5,59 @@ The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulato
 `gate` for a switch of models.
 """
 
-from .align import Alignment, align
-from .alignment import AlignmentMap, AlignOptions, load_map
-from .bandwidth import Bandwidths, auto_bandwidths
-from .clusters import Cluster, find_clusters, varimax
-from .compare import Comparison, compare
-from .connector import installed_connectors
-from .covariance import CovarianceAccumulator
-from .errors import SpecStoreError
-from .features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
-from .gate import Gate, gate
-from .options import CompareOptions
-from .query import clusters, query, undo
-from .runs import list_runs
-from .spectrum import Modes, Spectrum, solve
-from .update import update
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .alignment import AlignmentMap, AlignOptions, load_map
+    from .errors import SpecStoreError
+    from .options import CompareOptions
+    from .plugins import installed_connectors
+    from .runs.registry import list_runs
+    from .spectral.bandwidth import Bandwidths, auto_bandwidths
+    from .spectral.clusters import Cluster, find_clusters, varimax
+    from .spectral.covariance import CovarianceAccumulator
+    from .spectral.features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
+    from .spectral.spectrum import Modes, Spectrum, solve
+    from .workflows.align import Alignment, align
+    from .workflows.compare import Comparison, compare
+    from .workflows.gate import Gate, gate
+    from .workflows.query import clusters, query, undo
+    from .workflows.update import update
+
+_HOMES = {
+    "AlignOptions": ".alignment",
+    "Alignment": ".workflows.align",
+    "AlignmentMap": ".alignment",
+    "Bandwidths": ".spectral.bandwidth",
+    "Cluster": ".spectral.clusters",
+    "CompareOptions": ".options",
+    "Comparison": ".workflows.compare",
+    "CosineMap": ".spectral.features",
+    "CovarianceAccumulator": ".spectral.covariance",
+    "FeatureMap": ".spectral.features",
+    "Gate": ".workflows.gate",
+    "Modes": ".spectral.spectrum",
+    "NystroemMap": ".spectral.features",
+    "RandomFourierMap": ".spectral.features",
+    "SpecStoreError": ".errors",
+    "Spectrum": ".spectral.spectrum",
+    "align": ".workflows.align",
+    "auto_bandwidths": ".spectral.bandwidth",
+    "clusters": ".workflows.query",
+    "compare": ".workflows.compare",
+    "find_clusters": ".spectral.clusters",
+    "gate": ".workflows.gate",
+    "installed_connectors": ".plugins",
+    "kmeans_landmarks": ".spectral.features",
+    "list_runs": ".runs.registry",
+    "load_map": ".alignment",
+    "query": ".workflows.query",
+    "solve": ".spectral.spectrum",
+    "undo": ".workflows.query",
+    "update": ".workflows.update",
+    "varimax": ".spectral.clusters",
+}
 
 __all__ = [
     "AlignOptions",
@@ -54,3 +92,20 @@ __all__ = [
     "update",
     "varimax",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and only then: SciPy and the stores take a second."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("spec-store")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,19 +1,16 @@
-"""What a store must offer, and how connectors are found.
+"""What a store must offer: the contract between spec-store and its connectors.
 
 A connector turns a store into Arrow record batches and, where the store can be written, puts result
 columns back. It knows no mathematics; the mathematics knows no store. Connectors register under the
-entry point group ``spec_store.connectors``; ours and anyone's alike.
+entry point group ``spec_store.connectors``, see `spec_store.plugins`; ours and anyone's alike.
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,33 +19,22 @@ from numpy.typing import NDArray
 
 from .errors import (
     ColumnNotFoundError,
-    ConnectorError,
-    InputError,
-    MissingExtraError,
-    SpecStoreError,
     UnsupportedError,
     did_you_mean,
 )
+from .keys import smallest_hashes
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
     "Annotation",
     "Capability",
     "Connector",
-    "InstalledConnector",
     "Partition",
     "Published",
     "Source",
     "find_field",
-    "get_connector",
-    "hash_keys",
-    "installed_connectors",
     "is_own_result",
-    "smallest_hashes",
     "take_sample",
 ]
-
-ENTRY_POINT_GROUP = "spec_store.connectors"
 
 
 class Capability(str, Enum):
@@ -292,162 +278,6 @@ class Connector(ABC):
 def is_own_result(schema: pa.Schema) -> bool:
     """Whether every column's field metadata says that spec-store wrote it."""
     return all(b"spec_store.run" in (f.metadata or {}) for f in schema)
-
-
-@dataclass(frozen=True)
-class InstalledConnector:
-    """A row of ``spec-store connectors``; `error` says why it can't be used."""
-
-    name: str
-    package: str
-    version: str
-    capabilities: tuple[str, ...]
-    error: str | None = None
-
-
-def get_connector(name: str) -> Connector:
-    """Load the connector registered under `name`; nothing else is imported.
-
-    Raises
-    ------
-    ConnectorError
-        No such name (lists the installed ones), two packages claim it, or its import fails.
-    MissingExtraError
-        It belongs to an extra of its package that is not installed; holds the install line.
-    """
-    found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
-    if not found:
-        known = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-        raise ConnectorError(f"No connector named {name!r} is installed. {did_you_mean(name, known)}")
-    packages = sorted({_package(point) for point in found})
-    if len(packages) > 1:
-        raise ConnectorError(
-            f"The connector name {name!r} is claimed by {' and '.join(packages)}: uninstall one of them."
-        )
-    return _load(found[0])
-
-
-def installed_connectors() -> list[InstalledConnector]:
-    """All registered connectors. One that fails to import is warned of and breaks nothing else."""
-    rows = []
-    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, _package(p)))
-    claims = {p.name: {_package(q) for q in points if q.name == p.name} for p in points}
-    for point in points:
-        capabilities: tuple[str, ...] = ()
-        error = None
-        if len(claims[point.name]) > 1:
-            error = f"name claimed by {' and '.join(sorted(claims[point.name]))}"
-        else:
-            try:
-                capabilities = tuple(sorted(c.value for c in _load(point).capabilities))
-            except SpecStoreError as failure:
-                error = str(failure)
-                warnings.warn(error, stacklevel=2)
-        rows.append(InstalledConnector(point.name, *_package_version(point), capabilities, error))
-    return rows
-
-
-def _load(point: EntryPoint) -> Connector:
-    try:
-        connector = point.load()()
-    except SpecStoreError:
-        raise
-    except ModuleNotFoundError as error:
-        if not point.extras:
-            raise _broken(point, error) from error
-        install = f'pip install "{_package(point)}[{",".join(point.extras)}]"'
-        raise MissingExtraError(
-            f"The connector {point.name!r} needs {error.name}, which is not installed: {install}"
-        ) from error
-    except Exception as error:
-        raise _broken(point, error) from error
-    if not isinstance(connector, Connector):
-        raise ConnectorError(
-            f"The connector {point.name!r} of package {_package(point)} is a {type(connector).__name__},"
-            " not a spec_store.connector.Connector."
-        )
-    return connector
-
-
-def _broken(point: EntryPoint, error: Exception) -> ConnectorError:
-    return ConnectorError(
-        f"The connector {point.name!r} of package {_package(point)} can't be loaded:"
-        f" {type(error).__name__}: {error}"
-    )
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
-
-
-def _package_version(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else (point.value, "")
-
-
-def hash_keys(keys: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
-    """A 64-bit hash per row key: the same on every machine, whatever the batch.
-
-    Parameters
-    ----------
-    keys
-        Integers, strings or binary, without nulls.
-    seed
-        Any integer; different seeds give independent hashes.
-
-    References
-    ----------
-    splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-    """
-    if keys.null_count:
-        raise InputError(f"{keys.null_count} row keys are null: every row needs a key.")
-    if pa.types.is_integer(keys.type):
-        x = keys.cast(pa.int64(), safe=False).to_numpy(zero_copy_only=False).view(np.uint64)
-    elif pa.types.is_string(keys.type) or pa.types.is_large_string(keys.type):
-        x = _digests([str(key).encode() for key in keys.to_pylist()])
-    elif pa.types.is_binary(keys.type) or pa.types.is_large_binary(keys.type):
-        x = _digests(keys.to_pylist())
-    else:
-        raise InputError(f"Row keys must be integers, strings or binary, not {keys.type}.")
-    offset = np.uint64((0x9E3779B97F4A7C15 * (2 * seed + 1)) & 0xFFFFFFFFFFFFFFFF)
-    with np.errstate(over="ignore"):
-        z = x + offset
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))  # type: ignore[no-any-return]  # numpy's uint64 arithmetic
-
-
-def _digests(keys: Sequence[bytes]) -> NDArray[np.uint64]:
-    joined = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys)
-    return np.frombuffer(joined, dtype="<u8")
-
-
-def smallest_hashes(
-    keys: Iterable[tuple[pa.Array, pa.Array]], n: int, seed: int
-) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The rows whose identities have the `n` smallest hashes, in the order of the hashes.
-
-    Parameters
-    ----------
-    keys
-        Batches of row keys, and of the identities to be hashed.
-
-    Returns
-    -------
-    Row keys, and positions in the stream, both shape (≤ n,).
-    """
-    best_hash = np.empty(0, np.uint64)
-    best_position = np.empty(0, np.int64)
-    best_keys: pa.Array | None = None
-    seen = 0
-    for rows, identities in keys:
-        hashes = np.concatenate([best_hash, hash_keys(identities, seed)])
-        positions = np.concatenate([best_position, np.arange(seen, seen + len(rows))])
-        merged = rows if best_keys is None else pa.concat_arrays([best_keys, rows])
-        seen += len(rows)
-        keep = np.argpartition(hashes, n)[:n] if len(hashes) > n else np.arange(len(hashes))
-        keep = keep[np.argsort(hashes[keep], kind="stable")]
-        best_hash, best_position, best_keys = hashes[keep], positions[keep], merged.take(pa.array(keep))
-    return (pa.nulls(0) if best_keys is None else best_keys), best_position
 
 
 def take_sample(

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .connector import get_connector
 from .errors import MissingExtraError
-from .locate import DEFAULT_CONNECTOR, default_db
+from .plugins import get_connector
+from .stores.locate import DEFAULT_CONNECTOR, default_db
 
 __all__ = ["create_demo", "histograms_of_oriented_gradients"]
 

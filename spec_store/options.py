@@ -38,7 +38,7 @@ class CompareOptions:
     modes
         Leading modes at each end.
     bandwidth
-        σ for each embedding; None chooses both, see `spec_store.bandwidth`.
+        σ for each embedding; None chooses both, see `spec_store.spectral.bandwidth`.
     bandwidth_scale
         Multiplies the chosen or given bandwidths.
     eta

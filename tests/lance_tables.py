@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from planted import vectors
-from spec_store.connector import Annotation, get_connector
+from spec_store.connector import Annotation
+from spec_store.plugins import get_connector
 
 SCHEMA = pa.schema([("r_number", pa.int32()), ("r_list", pa.list_(pa.float32())), ("r_name", pa.string())])
 

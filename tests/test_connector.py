@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from spec_store.connector import Source, find_field, get_connector, hash_keys, installed_connectors
+from spec_store.connector import Source, find_field
 from spec_store.errors import (
     ColumnNotFoundError,
     ConnectorError,
@@ -14,6 +14,8 @@ from spec_store.errors import (
     MissingExtraError,
     UnsupportedError,
 )
+from spec_store.keys import hash_keys
+from spec_store.plugins import get_connector, installed_connectors
 
 
 class Rows(Source):

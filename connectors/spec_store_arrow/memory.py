@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from spec_store.blocks import RowBlocks
 from spec_store.connector import Partition, Source
 from spec_store.errors import InputError
+from spec_store.stores.blocks import RowBlocks
 
 from .numbered import NumberedSource, project
 

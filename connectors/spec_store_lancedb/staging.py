@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spec_store.connector import Annotation
 from spec_store.errors import SpecStoreError
-from spec_store.streaming import ordered_map
+from spec_store.stores.streaming import ordered_map
 
 from .dataset import scan
 from .ledger import Staged

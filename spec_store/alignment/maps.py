@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..vectors import Vectors
+from ..stores.vectors import Vectors
 
 __all__ = ["AlignmentMap", "load_map"]
 

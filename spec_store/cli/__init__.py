@@ -3,7 +3,7 @@
 `group` is the command group and what commands share; the other modules add theirs to it when imported.
 """
 
-from . import align, compare, stores  # noqa: F401  # each adds its commands
+from . import align, compare, tables  # noqa: F401  # each adds its commands
 from .group import main
 
 __all__ = ["main"]

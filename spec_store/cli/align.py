@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotBetterError
-from ..terminal import echo_table, format_number
 from .group import (
     ListOf,
     batch_rows_option,
@@ -25,11 +24,12 @@ from .group import (
     skip_invalid_option,
     table_option,
 )
+from .terminal import echo_table, format_number
 
 if TYPE_CHECKING:
-    from ..align import Alignment
-    from ..alignment.judge import ClusterJudgement, Judgement
-    from ..gate import Gate
+    from ..alignment.evaluate import ClusterJudgement, Judgement
+    from ..workflows.align import Alignment
+    from ..workflows.gate import Gate
 
 _MOST_CLUSTERS = 12
 
@@ -149,9 +149,9 @@ def align(
     spec-store align --table images --source clip --target dino --in-place --fidelity 0,0.01,0.1 --dry-run
     spec-store align --table images --source clip --target dino --export map.npz
     """
-    from ..align import align as run_alignment
     from ..alignment import AlignOptions
     from ..alignment.onnx import import_onnx, is_onnx
+    from ..workflows.align import align as run_alignment
 
     options = AlignOptions(**fields)
     if options.compares_fidelities and (export or not dry_run):
@@ -278,7 +278,7 @@ def update(table: str, db: str | None, as_json: bool) -> None:
     \b
     spec-store update --table images
     """
-    from ..update import update as bring_up_to_date
+    from ..workflows.update import update as bring_up_to_date
 
     with shown_progress() as progress:
         found = bring_up_to_date(table, db=db, progress=progress)
@@ -322,7 +322,7 @@ def gate(
     spec-store gate --table images --source clip --target dino
     spec-store gate --table images --source clip --target dino --slice "label = 'cat'" --fail-under 0.9
     """
-    from ..gate import gate as judge
+    from ..workflows.gate import gate as judge
 
     if no_map and map_file:
         raise click.UsageError("Give --map or --no-map, not both.")

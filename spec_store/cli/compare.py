@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..terminal import echo_table, format_number
 from .align import print_alignment, publish
 from .group import (
     batch_rows_option,
@@ -21,11 +20,12 @@ from .group import (
     skip_invalid_option,
     table_option,
 )
+from .terminal import echo_table, format_number
 
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
-    from ..compare import Comparison
     from ..options import CompareOptions
+    from ..workflows.compare import Comparison
 
 _MOST_CLUSTERS = 12
 
@@ -183,9 +183,9 @@ def compare(
     spec-store compare --cols clip=arrow:clip.parquet,dino=arrow:dino/ --key id --out scores.parquet
     spec-store compare --table images --cols clip,dino --align clip:dino
     """
-    from ..align import align, check_alignment
-    from ..compare import compare as run_comparison
     from ..options import CompareOptions
+    from ..workflows.align import align, check_alignment
+    from ..workflows.compare import compare as run_comparison
 
     if dry_run and (index or out):
         raise click.UsageError(f"--dry-run writes nothing, so {'--index' if index else '--out'} has no use.")
@@ -317,7 +317,7 @@ def clusters(table: str, db: str | None, prefix: str | None, by: str | None, as_
     spec-store clusters --table images
     spec-store clusters --table images --by label
     """
-    from ..query import clusters as find
+    from ..workflows.query import clusters as find
 
     report = find(table, prefix=prefix, by=by, db=db)
     rows = report.clusters

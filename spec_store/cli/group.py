@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import SpecStoreError
-from ..terminal import ProgressLines
+from .terminal import ProgressLines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

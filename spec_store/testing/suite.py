@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from spec_store.connector import Annotation, Capability, Connector, Source, get_connector
-from spec_store.errors import (
+from ..connector import Annotation, Capability, Connector, Source
+from ..errors import (
     ColumnClashError,
     ColumnNotFoundError,
     FilterError,
@@ -19,6 +19,7 @@ from spec_store.errors import (
     SpecStoreError,
     UnsupportedError,
 )
+from ..plugins import get_connector
 
 __all__ = ["ConnectorTests"]
 

@@ -8,8 +8,8 @@ from lance_tables import make_table, open_source
 from planted import rotated_clipped_noisy, unit, vectors
 from spec_store.alignment import AlignOptions, FitOptions, Objective, fit
 from spec_store.alignment.fit import residual_frequencies
-from spec_store.alignment.pairs import PairReader, gather, mini_batches
 from spec_store.errors import InputError
+from spec_store.workflows.pairs import PairReader, gather, mini_batches
 
 
 def pairs(n=2000):
@@ -207,7 +207,7 @@ def test_the_split_is_a_function_of_keys_and_seed_alone(reader):
 
 
 def test_a_table_larger_than_the_buffer_is_read_in_a_mixed_order(reader, monkeypatch):
-    import spec_store.alignment.pairs as module
+    import spec_store.workflows.pairs as module
 
     monkeypatch.setattr(module, "_BUFFER_ROWS", 600)
     stream = mini_batches(reader, 2100, skip=0.3, steps=40, rows=100, seed=0)
@@ -219,7 +219,7 @@ def test_a_table_larger_than_the_buffer_is_read_in_a_mixed_order(reader, monkeyp
 
 
 def test_few_steps_draw_from_the_whole_table_in_one_reading(reader, monkeypatch):
-    import spec_store.alignment.pairs as module
+    import spec_store.workflows.pairs as module
 
     monkeypatch.setattr(module, "_BUFFER_ROWS", 50)
     stream = mini_batches(reader, 2200, skip=0.3, steps=5, rows=40, seed=0)

@@ -13,8 +13,8 @@ import pytest
 
 import spec_store
 from planted import vectors
-from spec_store.connector import get_connector
 from spec_store.errors import InputError, TableNotFoundError, UnsupportedError
+from spec_store.plugins import get_connector
 from spec_store_arrow import StreamSource, TableSource
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from faiss_files import WIDTH, random_rows, shuffled_ids, write_index
-from spec_store.connector import get_connector
 from spec_store.errors import InputError, TableNotFoundError, UnsupportedError
+from spec_store.plugins import get_connector
 from spec_store_faiss import FaissSource
 
 N = 20_000

@@ -5,7 +5,6 @@ import pytest
 
 from lance_tables import make_table, open_source, rows
 from planted import vectors
-from spec_store.connector import get_connector
 from spec_store.errors import (
     ColumnNotFoundError,
     FilterError,
@@ -13,6 +12,7 @@ from spec_store.errors import (
     TableNotFoundError,
     UnsupportedError,
 )
+from spec_store.plugins import get_connector
 
 
 def test_batches_are_in_file_order_with_keys_that_find_the_same_rows_again(tmp_path):

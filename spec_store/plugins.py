@@ -1,0 +1,104 @@
+"""How connectors are found: by entry point, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from .connector import Connector
+from .errors import ConnectorError, MissingExtraError, SpecStoreError, did_you_mean
+
+__all__ = ["ENTRY_POINT_GROUP", "InstalledConnector", "get_connector", "installed_connectors"]
+
+ENTRY_POINT_GROUP = "spec_store.connectors"
+
+
+@dataclass(frozen=True)
+class InstalledConnector:
+    """A row of ``spec-store connectors``; `error` says why it can't be used."""
+
+    name: str
+    package: str
+    version: str
+    capabilities: tuple[str, ...]
+    error: str | None = None
+
+
+def get_connector(name: str) -> Connector:
+    """Load the connector registered under `name`; nothing else is imported.
+
+    Raises
+    ------
+    ConnectorError
+        No such name (lists the installed ones), two packages claim it, or its import fails.
+    MissingExtraError
+        It belongs to an extra of its package that is not installed; holds the install line.
+    """
+    found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+    if not found:
+        known = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+        raise ConnectorError(f"No connector named {name!r} is installed. {did_you_mean(name, known)}")
+    packages = sorted({_package(point) for point in found})
+    if len(packages) > 1:
+        raise ConnectorError(
+            f"The connector name {name!r} is claimed by {' and '.join(packages)}: uninstall one of them."
+        )
+    return _load(found[0])
+
+
+def installed_connectors() -> list[InstalledConnector]:
+    """All registered connectors. One that fails to import is warned of and breaks nothing else."""
+    rows = []
+    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, _package(p)))
+    claims = {p.name: {_package(q) for q in points if q.name == p.name} for p in points}
+    for point in points:
+        capabilities: tuple[str, ...] = ()
+        error = None
+        if len(claims[point.name]) > 1:
+            error = f"name claimed by {' and '.join(sorted(claims[point.name]))}"
+        else:
+            try:
+                capabilities = tuple(sorted(c.value for c in _load(point).capabilities))
+            except SpecStoreError as failure:
+                error = str(failure)
+                warnings.warn(error, stacklevel=2)
+        rows.append(InstalledConnector(point.name, *_package_version(point), capabilities, error))
+    return rows
+
+
+def _load(point: EntryPoint) -> Connector:
+    try:
+        connector = point.load()()
+    except SpecStoreError:
+        raise
+    except ModuleNotFoundError as error:
+        if not point.extras:
+            raise _broken(point, error) from error
+        install = f'pip install "{_package(point)}[{",".join(point.extras)}]"'
+        raise MissingExtraError(
+            f"The connector {point.name!r} needs {error.name}, which is not installed: {install}"
+        ) from error
+    except Exception as error:
+        raise _broken(point, error) from error
+    if not isinstance(connector, Connector):
+        raise ConnectorError(
+            f"The connector {point.name!r} of package {_package(point)} is a {type(connector).__name__},"
+            " not a spec_store.connector.Connector."
+        )
+    return connector
+
+
+def _broken(point: EntryPoint, error: Exception) -> ConnectorError:
+    return ConnectorError(
+        f"The connector {point.name!r} of package {_package(point)} can't be loaded:"
+        f" {type(error).__name__}: {error}"
+    )
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+def _package_version(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else (point.value, "")

@@ -1,0 +1,1 @@
+"""The spectrum of a kernel difference: features, covariance, modes, clusters, scores. Knows no store."""

@@ -1,0 +1,336 @@
+"""Feature maps: kernels as inner products, so that the n x n kernel matrix never exists.
+
+A map turns a row x into *columns* c(x), and its features are φ(x) = c(x) T with a fixed matrix T, the
+whitening (the identity for most maps). Then φ(x)·φ(y) ≈ k(x, y) with k(x, x) ≤ 1. Keeping T apart lets a
+pass accumulate the raw columns and whiten once, at the end.
+
+References
+----------
+.. [1] Rahimi, Recht, "Random features for large-scale kernel machines", NeurIPS 2007.
+.. [2] Yu et al., "Orthogonal random features", NeurIPS 2016, arXiv 1610.09072.
+.. [3] Williams, Seeger, "Using the Nystroem method to speed up kernel machines", NeurIPS 2001.
+.. [4] Zhang, Kwok, "Clustered Nystroem method for large scale manifold learning", IEEE TNN 2010.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..stores.vectors import Vectors
+
+__all__ = [
+    "CosineMap",
+    "FeatureMap",
+    "NystroemMap",
+    "RandomFourierMap",
+    "feature_map_from_arrays",
+    "gaussian_kernel",
+    "kmeans_landmarks",
+    "orthogonal_frequencies",
+    "random_frequencies",
+    "uniform_landmarks",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap(ABC):
+    """One embedding's kernel as features.
+
+    Attributes
+    ----------
+    column
+        The embedding column this map reads.
+    width
+        Its number of dimensions d.
+    normalize
+        Whether rows are scaled to unit length first.
+    dtype
+        Float type in which columns are computed, float32 or float64.
+    """
+
+    column: str
+    width: int
+    normalize: bool
+    dtype: str
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def n_columns(self) -> int:
+        """The number of raw columns."""
+
+    @abstractmethod
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        """Raw columns of the given rows, all by default: shape (len(rows), n_columns), `dtype`.
+
+        What comes of a row that is not usable is arbitrary.
+        """
+
+    def project(self, vectors: Vectors, weights: NDArray[Any]) -> NDArray[Any]:
+        """``columns(vectors) @ weights`` for weights of shape (n_columns, k): (n, k), `dtype`."""
+        return np.asarray(self.columns(vectors) @ weights)
+
+    def whitening(self) -> NDArray[np.float64] | None:
+        """T, shape (n_columns, n_features), or None for the identity."""
+        return None
+
+    def shift(self) -> NDArray[np.float64] | None:
+        """Constants near the columns' means, shape (n_columns,); None where none are known.
+
+        Sums of products are taken of what is left of the columns, whose rounding errors are smaller.
+        """
+        return None
+
+    def parameters(self) -> dict[str, Any]:
+        """All scalar parameters; with `arrays`, all there is to know about the map."""
+        shared = {"kind": self.kind, "column": self.column, "width": self.width}
+        return {**shared, "normalize": self.normalize, "dtype": self.dtype}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays that the map holds."""
+        return {}
+
+    @property
+    def digest(self) -> str:
+        """Equal for maps that give equal features: only their states may be merged."""
+        h = hashlib.blake2b(json.dumps(self.parameters(), sort_keys=True).encode(), digest_size=16)
+        for name, array in sorted(self.arrays().items()):
+            h.update(f"{name}{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return h.hexdigest()
+
+    def features(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """φ of each row of `matrix`, shape (n, d) -> (n, n_features): for samples and tests.
+
+        Raises InputError for rows that are not finite, or zero where rows are normalised.
+        """
+        vectors = Vectors.from_matrix(matrix, directions=self.normalize)
+        if not vectors.usable.all():
+            row = int(np.argmax(vectors.reason))
+            raise InputError(f"Row {row} of {self.column!r} is not usable: not finite, or zero.")
+        raw = self.columns(vectors).astype(np.float64)
+        t = self.whitening()
+        return raw if t is None else raw @ t
+
+
+# A chunk of rows that is gathered, then scaled, while it is in the cache.
+_CHUNK_ROWS = 256
+
+
+def _rows(vectors: Vectors, rows: NDArray[np.intp] | None, normalize: bool, dtype: str) -> NDArray[Any]:
+    """The chosen rows as a matrix of `dtype`, scaled to unit length where asked."""
+    if rows is None:
+        x = vectors.matrix.astype(dtype, copy=False)
+        return x * _inverse_norms(vectors, dtype)[:, None] if normalize else x
+    scale = _inverse_norms(vectors, dtype)[rows, None] if normalize else None
+    out = np.empty((len(rows), vectors.matrix.shape[1]), dtype)
+    same = vectors.matrix.dtype == out.dtype
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        if same:
+            np.take(vectors.matrix, rows[chunk], axis=0, out=out[chunk], mode="clip")
+        else:
+            out[chunk] = vectors.matrix[rows[chunk]]
+        if scale is not None:
+            out[chunk] *= scale[chunk]
+    return out
+
+
+def _inverse_norms(vectors: Vectors, dtype: str) -> NDArray[Any]:
+    """1/|x| of each row; 0 where the row has no usable length."""
+    usable = vectors.usable & (vectors.sq_norms > 0)
+    norms = np.sqrt(vectors.sq_norms, where=usable, out=np.ones(len(usable)))
+    return np.where(usable, 1 / norms, 0.0).astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class CosineMap(FeatureMap):
+    """φ(x) = x / |x|: the cosine kernel, exactly, in d features."""
+
+    kind: ClassVar[str] = "cosine"
+
+    @property
+    def n_columns(self) -> int:
+        return self.width
+
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        return _rows(vectors, rows, True, self.dtype)
+
+    def project(self, vectors: Vectors, weights: NDArray[Any]) -> NDArray[Any]:
+        scores: NDArray[Any] = vectors.matrix.astype(self.dtype, copy=False) @ weights
+        scores *= _inverse_norms(vectors, self.dtype)[:, None]  # k columns in place of d
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
+class RandomFourierMap(FeatureMap):
+    """φ(x) = [cos(Wx/σ), sin(Wx/σ)] / √m for m random frequencies W: the Gaussian kernel [1]_, [2]_.
+
+    The draw is a pure function of (seed, d, m), so embeddings of equal width share it and their errors
+    cancel in the difference where the embeddings agree. Eigenvalues have a noise floor of about 1/m.
+    """
+
+    bandwidth: float
+    n_frequencies: int
+    seed: int
+    orthogonal: bool
+
+    kind: ClassVar[str] = "random fourier"
+
+    def __post_init__(self) -> None:
+        draw = orthogonal_frequencies if self.orthogonal else random_frequencies
+        w = draw(self.seed, self.width, self.n_frequencies) / self.bandwidth
+        object.__setattr__(self, "_frequencies", w.astype(self.dtype))
+
+    @property
+    def n_columns(self) -> int:
+        return 2 * self.n_frequencies
+
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        frequencies: NDArray[Any] = self._frequencies  # type: ignore[attr-defined]  # set in __post_init__
+        angles = _rows(vectors, rows, self.normalize, self.dtype) @ frequencies.T
+        out = np.empty((len(angles), self.n_columns), self.dtype)
+        np.cos(angles, out=out[:, : self.n_frequencies])
+        np.sin(angles, out=out[:, self.n_frequencies :])
+        out *= self.n_frequencies**-0.5
+        return out
+
+    def parameters(self) -> dict[str, Any]:
+        own = {"bandwidth": self.bandwidth, "n_frequencies": self.n_frequencies}
+        return {**super().parameters(), **own, "seed": self.seed, "orthogonal": self.orthogonal}
+
+
+@dataclass(frozen=True, eq=False)
+class NystroemMap(FeatureMap):
+    """φ(x) = k(x, Z) K_ZZ^(-1/2) for landmarks Z: the Gaussian kernel where the data is [3]_, [4]_.
+
+    Attributes
+    ----------
+    landmarks
+        Shape (L, d), float64, in the space of the (normalised) rows.
+    origin
+        Shape (d,); distances are taken between x - origin and z - origin, which keeps their digits when
+        the data lies far from zero. The kernel does not depend on it. Zeros where rows are normalised.
+    """
+
+    bandwidth: float
+    landmarks: NDArray[np.float64]
+    origin: NDArray[np.float64]
+
+    kind: ClassVar[str] = "nystroem"
+
+    def __post_init__(self) -> None:
+        z = self.landmarks - self.origin
+        object.__setattr__(self, "_centres", z.astype(self.dtype))
+        object.__setattr__(self, "_half_sq", (0.5 * np.einsum("ij,ij->i", z, z)).astype(self.dtype))
+
+    @property
+    def n_columns(self) -> int:
+        return len(self.landmarks)
+
+    def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        centres: NDArray[Any] = self._centres  # type: ignore[attr-defined]  # set in __post_init__
+        half_sq: NDArray[Any] = self._half_sq  # type: ignore[attr-defined]  # set in __post_init__
+        x = _rows(vectors, rows, False, self.dtype)
+        if self.normalize:
+            inverse = _inverse_norms(vectors, self.dtype)[:, None]
+            k: NDArray[Any] = x @ centres.T
+            k *= inverse if rows is None else inverse[rows]
+            k -= half_sq + x.dtype.type(0.5)
+        else:
+            x = x - self.origin.astype(self.dtype)
+            k = x @ centres.T
+            k -= half_sq
+            k -= 0.5 * np.einsum("ij,ij->i", x, x)[:, None]
+        k *= self.bandwidth**-2
+        np.exp(k, out=k)
+        return k
+
+    def whitening(self) -> NDArray[np.float64]:
+        """K_ZZ^(-1/2) without the directions that `dtype` can't tell from rounding."""
+        kzz = gaussian_kernel(self.landmarks, self.landmarks, self.bandwidth)
+        values, directions = scipy.linalg.eigh(kzz)
+        keep = values > values[-1] * len(values) * np.finfo(self.dtype).eps
+        return np.asarray(directions[:, keep] / np.sqrt(values[keep]))
+
+    def shift(self) -> NDArray[np.float64]:
+        """The kernel's mean over the landmarks, which lie as the rows do."""
+        return gaussian_kernel(self.landmarks, self.landmarks, self.bandwidth).mean(axis=0)  # type: ignore[no-any-return]
+
+    def parameters(self) -> dict[str, Any]:
+        return {**super().parameters(), "bandwidth": self.bandwidth}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"landmarks": self.landmarks, "origin": self.origin}
+
+
+def feature_map_from_arrays(parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FeatureMap:
+    """The map that gave these `FeatureMap.parameters` and `FeatureMap.arrays`."""
+    given = {**parameters, **arrays}
+    kind = given.pop("kind")
+    kinds: dict[str, type[FeatureMap]] = {c.kind: c for c in (CosineMap, RandomFourierMap, NystroemMap)}
+    if kind not in kinds:
+        raise InputError(f"Unknown feature map {kind!r}: it was saved by a newer spec-store.")
+    return kinds[kind](**given)
+
+
+def gaussian_kernel(x: NDArray[Any], y: NDArray[Any], bandwidth: float) -> NDArray[np.float64]:
+    """exp(-|x - y|² / 2σ²) for all pairs, shape (len(x), len(y)), float64."""
+    origin = y.mean(axis=0, dtype=np.float64)
+    x, y = x - origin, y - origin
+    k = x @ y.T
+    k -= 0.5 * np.einsum("ij,ij->i", x, x)[:, None]
+    k -= 0.5 * np.einsum("ij,ij->i", y, y)
+    np.minimum(k, 0.0, out=k)
+    k *= bandwidth**-2
+    return np.asarray(np.exp(k, out=k))
+
+
+def random_frequencies(seed: int, width: int, n: int) -> NDArray[np.float64]:
+    """`n` draws from N(0, I), shape (n, width)."""
+    return np.random.default_rng([seed, width, n]).standard_normal((n, width))
+
+
+def orthogonal_frequencies(seed: int, width: int, n: int) -> NDArray[np.float64]:
+    """As `random_frequencies`, but orthogonal within each block of `width` rows [2]_."""
+    rng = np.random.default_rng([seed, width, n, 1])
+    blocks = []
+    for start in range(0, n, width):
+        q, r = np.linalg.qr(rng.standard_normal((width, width)))
+        q *= np.sign(np.diag(r))  # QR's sign rule would make the draw less than uniform
+        lengths = np.sqrt(rng.chisquare(width, size=width))
+        blocks.append((lengths[:, None] * q)[: n - start])
+    return np.concatenate(blocks)
+
+
+def kmeans_landmarks(rows: NDArray[Any], n: int, *, seed: int) -> NDArray[np.float64]:
+    """k-means centroids of sampled rows, shape (min(n, len(rows)), d) [4]_.
+
+    With no more rows than landmarks the rows themselves are the landmarks, and the map is exact on them.
+    Cost: 20 iterations of len(rows) x n distances.
+    """
+    if len(rows) <= n:
+        return np.asarray(rows, np.float64)
+    import faiss  # a second to import; only this map needs it
+
+    kmeans = faiss.Kmeans(
+        rows.shape[1], n, niter=20, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1 << 30
+    )
+    kmeans.train(np.ascontiguousarray(rows, np.float32))
+    return np.asarray(kmeans.centroids, np.float64)
+
+
+def uniform_landmarks(rows: NDArray[Any], n: int, *, seed: int) -> NDArray[np.float64]:
+    """Rows drawn without replacement, shape (min(n, len(rows)), d), in their own order."""
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:n]
+    return np.asarray(rows[np.sort(chosen)], np.float64)

@@ -1,0 +1,276 @@
+"""Columns of two stores as one source: rows matched by an id, streamed, never loaded whole.
+
+Only the ids are held, 24 bytes per row of each store (8 more if they are text): vectors are read along
+in step where both stores have the rows in one order, else by random access, a batch at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..connector import Annotation, Partition, Published, Source, find_field
+from ..errors import InputError
+from .blocks import RowBlocks, spool
+from .view import KEY_ROWS, View
+
+__all__ = ["Joined", "OnMissing"]
+
+OnMissing = Literal["error", "drop"]
+
+# Reading along in step reads rows that nobody needs, too: worth it up to this many per row needed.
+_MOST_PASSED_OVER = 4
+
+
+class Joined(Source):
+    """The rows that two sources have in common, with the columns of both; the first one leads.
+
+    Order, filters, versions and write-back are the first source's.
+
+    Parameters
+    ----------
+    left, right
+        Views under one key. Duplicate ids in either are refused. The columns of `right` are those that its
+        view names.
+    on_missing
+        What to do with ids that only one source holds: "error" refuses with their count, "drop"
+        compares the others and says so in `notes`.
+    """
+
+    def __init__(self, left: View, right: View, *, on_missing: OnMissing = "error") -> None:
+        if on_missing not in ("error", "drop"):
+            raise InputError(f"on_missing is {on_missing!r}; expected error or drop.")
+        if left.key != right.key:
+            raise InputError(f"Rows can't be matched: one key is {left.key!r}, the other {right.key!r}.")
+        self.left, self.right = left, right
+        self.on_missing = on_missing
+        self.uri, self.table, self.version = left.uri, left.table, left.version
+        self.key, self.connector = left.key, left.connector
+        mine = [f for f in left.schema if f.name not in right.names]
+        self.schema = pa.schema([*mine, *(right.schema.field(name) for name in right.names)])
+        self._planned: dict[str | None, NDArray[np.int64]] = {}
+        self._copied_bytes = 0
+        left.index  # noqa: B018  # duplicates are refused before any work
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        told = [*self.left.notes, *self.right.notes]
+        for where, positions in self._planned.items():
+            matched = int((positions >= 0).sum())
+            if matched < len(positions):
+                told.append(
+                    f"{len(positions) - matched:,} of {len(positions):,} rows of {self.left.describe()} were"
+                    f" left out: {self.right.describe()} does not hold their {self.key}."
+                )
+            if where is None and matched < len(self.right.index):
+                told.append(
+                    f"{len(self.right.index) - matched:,} of {len(self.right.index):,} rows of"
+                    f" {self.right.describe()} were left out: {self.left.describe()} does not hold their"
+                    f" {self.key}."
+                )
+        if self._copied_bytes:
+            told.append(
+                f"{self.right.describe()} has no random access: {self._copied_bytes / 1e9:,.2f} GB of it were"
+                " copied to a temporary file."
+            )
+        return tuple(told)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.left.fingerprint}|{self.right.fingerprint}"
+
+    @property
+    def random_access(self) -> bool:
+        return self.left.random_access and self.right.random_access
+
+    def _positions(self, where: str | None) -> NDArray[np.int64]:
+        """Where in the second source each row of the first is, -1 for nowhere; reads the ids once."""
+        if where in self._planned:
+            return self._planned[where]
+        index, owner = self.right.index, self.left.describe()
+        batches = self.left.batches([], where=where, batch_rows=KEY_ROWS)
+        parts = [index.find(batch.column(0), owner) for batch in batches]
+        positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        self._planned = {where: positions}  # one filter at a time: the memory is the ids'
+        matched = int((positions >= 0).sum())
+        if not matched and len(positions):
+            raise InputError(
+                f"No {self.key} of {self.left.describe()} is in {self.right.describe()}: are they ids of the"
+                " same rows?"
+            )
+        if self.on_missing == "error" and (
+            matched < len(positions) or (where is None and matched < len(index))
+        ):
+            raise InputError(
+                f"{' '.join(self.notes)} Use --on-missing drop (on_missing='drop') to compare the"
+                f" {matched:,} rows that both hold.".replace("were left out", "can't be matched")
+            )
+        return positions
+
+    def count(self, where: str | None = None) -> int:
+        """Rows that both hold. Raises InputError for rows that only one holds, unless they are dropped."""
+        return int((self._positions(where) >= 0).sum())
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        *,
+        where: str | None = None,
+        partition: Partition | None = None,
+        batch_rows: int = 8192,
+    ) -> Iterator[pa.RecordBatch]:
+        """The first source's batches, without rows that the second has not."""
+        for column in columns:
+            find_field(self, column)
+        positions = self._positions(where)
+        mine = [c for c in columns if not self._is_right(c)]
+        theirs = [c for c in columns if self._is_right(c)]
+        fetch = self._reader(theirs, positions) if theirs else None
+        return self._matched(
+            self.left.batches(mine, where=where, batch_rows=batch_rows), positions, fetch, columns
+        )
+
+    def _matched(
+        self,
+        batches: Iterator[pa.RecordBatch],
+        positions: NDArray[np.int64],
+        fetch: Any,
+        columns: Sequence[str],
+    ) -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in batches:
+            at = positions[start : start + len(batch)]
+            start += len(batch)
+            if (at < 0).any():
+                batch = batch.filter(pa.array(at >= 0))
+                at = at[at >= 0]
+            if len(batch):
+                other = fetch(batch.column(0), at) if fetch else None
+                yield self._paired(batch, other, columns)
+
+    def _is_right(self, column: str) -> bool:
+        return column in self.right.names
+
+    def _paired(self, batch: pa.RecordBatch, other: Any, columns: Sequence[str]) -> pa.RecordBatch:
+        arrays = [batch.column(0)]
+        for c in columns:
+            array = other.column(c) if self._is_right(c) else batch.column(c)
+            arrays.append(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
+        return pa.RecordBatch.from_arrays(arrays, names=[self.key, *columns])
+
+    def _reader(self, columns: list[str], positions: NDArray[np.int64]) -> Any:
+        """In step where the rows come in one order and most are needed, else by random access."""
+        needed = positions[positions >= 0]
+        in_order = bool((np.diff(needed) > 0).all())
+        dense = len(self.right.index) <= _MOST_PASSED_OVER * max(len(needed), 1)
+        if in_order and (dense or not self.right.random_access):
+            return _InStep(self.right, columns).rows
+        source = self._looked_up
+        return lambda keys, at: source.take(keys, columns)
+
+    @cached_property
+    def _looked_up(self) -> Source | _Copy:
+        """The second source, by random access: its own, or that of a copy on disk."""
+        if self.right.random_access:
+            return self.right
+        copied = _Copy(self.right, list(self.right.names))
+        self._copied_bytes = copied.n_bytes
+        return copied
+
+    def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Rows by key, from both."""
+        mine = self.left.take(keys, [c for c in columns if not self._is_right(c)])
+        theirs = self._looked_up.take(keys, [c for c in columns if self._is_right(c)])
+        arrays = [(theirs if self._is_right(c) else mine).column(c) for c in columns]
+        return pa.Table.from_arrays([mine.column(0), *arrays], names=[self.key, *columns])
+
+    def latest(self) -> Source:
+        """The first source as it stands now: it holds what was written back."""
+        return self.left.latest()
+
+    def check_annotation(self, schema: pa.Schema) -> None:
+        """As the first source's."""
+        self.left.check_annotation(schema)
+
+    def annotate(self, annotation: Annotation) -> Published:
+        """Annotate the first source.
+
+        Where columns of the second are read, rows that it has not are null in every result column.
+        """
+        mine = tuple(c for c in annotation.reads if not self._is_right(c))
+        theirs = [c for c in annotation.reads if self._is_right(c)]
+        if not theirs:
+            return self.left.annotate(annotation)
+        lookup, index, owner = self._looked_up, self.right.index, self.left.describe()
+
+        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
+            found = index.find(batch.column(0), owner) >= 0
+            matched = batch.filter(pa.array(found))
+            other = lookup.take(matched.column(0), theirs)
+            result = annotation.compute(self._paired(matched, other, annotation.reads))
+            back = np.cumsum(found) - 1
+            return result.take(pa.array(back, mask=~found))
+
+        token = hashlib.blake2b(f"{annotation.token}|{self.right.fingerprint}".encode(), digest_size=12)
+        return self.left.annotate(
+            dataclasses.replace(annotation, reads=mine, compute=compute, token=token.hexdigest())
+        )
+
+    def undo(self, columns: Sequence[str]) -> None:
+        """As the first source's."""
+        self.left.undo(columns)
+
+    def describe(self) -> str:
+        """Both, by name."""
+        return f"{self.left.describe()} joined with {self.right.describe()}"
+
+
+class _InStep:
+    """Rows of a stream at increasing positions, picked as it goes by."""
+
+    def __init__(self, source: Source, columns: list[str]) -> None:
+        self._batches = source.batches(columns)
+        self._current: pa.RecordBatch | None = None
+        self._start = 0
+
+    def rows(self, keys: pa.Array, at: NDArray[np.int64]) -> pa.Table:
+        picked = []
+        while len(at):
+            while self._current is None or self._start + len(self._current) <= at[0]:
+                self._start += 0 if self._current is None else len(self._current)
+                self._current = next(self._batches)
+            here = int(np.searchsorted(at, self._start + len(self._current)))
+            inside = at[:here] - self._start
+            whole = inside[-1] - inside[0] == here - 1
+            picked.append(
+                self._current.slice(int(inside[0]), here) if whole else self._current.take(pa.array(inside))
+            )
+            at = at[here:]
+        found = pa.Table.from_batches(picked)
+        if found.column(0).type == keys.type and not pc.all(pc.equal(found.column(0), keys)).as_py():
+            raise InputError("The ids of a source changed while it was read. Run again.")
+        return found
+
+
+class _Copy:
+    """Some columns of a source without random access, copied to disk and found by key."""
+
+    def __init__(self, view: View, columns: Sequence[str]) -> None:
+        batches = view.batches(columns, batch_rows=4096)
+        first = next(batches)  # an empty source matches nothing, which is refused before this
+        self._blocks: RowBlocks = spool(first.schema, itertools.chain([first], batches))
+        self._view = view
+        self.n_bytes = sum(b.nbytes for b in self._blocks.batches)
+
+    def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
+        at = self._view.index.find(keys, "the keys given")
+        return self._blocks.take(at, [self._view.key, *columns])

@@ -1,0 +1,250 @@
+"""From Arrow vector columns to matrices: without copies, and with every unusable row accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import InputError, InvalidVectorsError
+
+__all__ = ["InvalidRows", "Vectors", "decode", "is_vector", "vector_width"]
+
+_ELEMENTS = (pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.uint8())
+# A norm under this can't be inverted in float32 without overflow: no direction can be told.
+_SMALLEST_NORM = 1e-30
+REASONS = ("null", "not finite", "zero")
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One batch of one embedding.
+
+    Attributes
+    ----------
+    matrix
+        Shape (n, d), the store's float type, row-major; a view of the Arrow buffer where possible.
+        The content of unusable rows is arbitrary.
+    sq_norms
+        Shape (n,), squared Euclidean lengths, float64.
+    reason
+        Shape (n,), 0 where the row is usable, else 1 + the position in `REASONS`: null (or holds a null
+        element), not finite, zero (has no direction though one is needed).
+    """
+
+    matrix: NDArray[Any]
+    sq_norms: NDArray[np.float64]
+    reason: NDArray[np.uint8]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Shape (n,), True for rows that can be compared."""
+        return np.equal(self.reason, 0)
+
+    @classmethod
+    def from_matrix(cls, matrix: NDArray[Any], *, directions: bool) -> Vectors:
+        """Rows held as a NumPy matrix, shape (n, d)."""
+        return _examine(np.asarray(matrix), None, directions)
+
+
+@dataclass
+class InvalidRows:
+    """Counts of unusable rows by column and reason, and the first such row of each column."""
+
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    n_rows: int = 0
+
+    def update(self, keys: pa.Array, vectors: Mapping[str, Vectors]) -> None:
+        """Tally one batch; `n_rows` counts a row once, however many of its vectors are unusable."""
+        unusable = np.zeros(len(keys), bool)
+        for column, v in vectors.items():
+            bad = np.flatnonzero(v.reason)
+            if not len(bad):
+                continue
+            unusable[bad] = True
+            self.first.setdefault(column, str(keys[int(bad[0])].as_py()))
+            for code, n in zip(*np.unique(v.reason[bad], return_counts=True), strict=True):
+                at = (column, REASONS[code - 1])
+                self.counts[at] = self.counts.get(at, 0) + int(n)
+        self.n_rows += int(unusable.sum())
+
+    def merge(self, other: InvalidRows, *, sign: int = 1) -> None:
+        """Add the tally of rows that come after these, or with sign -1 take one out again."""
+        for at, n in other.counts.items():
+            self.counts[at] = self.counts.get(at, 0) + sign * n
+            if not self.counts[at]:
+                del self.counts[at]
+        for column, row in other.first.items():
+            self.first.setdefault(column, row)
+        self.n_rows += sign * other.n_rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dicts, for `from_json`."""
+        counts = [[column, reason, n] for (column, reason), n in self.counts.items()]
+        return {"counts": counts, "first": self.first, "n_rows": self.n_rows}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> InvalidRows:
+        """What `to_json` gave."""
+        counts = {(column, reason): n for column, reason, n in stored["counts"]}
+        return cls(counts, dict(stored["first"]), stored["n_rows"])
+
+    def describe(self) -> str:
+        """For messages: ``column 'clip': 3 null, 1 zero (first: row 17)``."""
+        parts = []
+        for column, row in self.first.items():
+            counts = ", ".join(f"{n:,} {why}" for (c, why), n in self.counts.items() if c == column)
+            parts.append(f"column {column!r}: {counts} (first: row {row})")
+        return "; ".join(parts)
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether a column of this Arrow type can hold one vector per row."""
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return kind.value_type in _ELEMENTS
+    return False
+
+
+def vector_width(column: str, kind: pa.DataType, example: pa.Array | None = None) -> int:
+    """The number of dimensions of a vector column.
+
+    Parameters
+    ----------
+    example
+        Rows of the column. Variable-length lists have no width of their own; theirs is the length
+        of the first row here that is not null.
+
+    Raises
+    ------
+    InputError
+        The column does not hold one numeric vector per row.
+    InvalidVectorsError
+        No row is there to tell the width of a variable-length list.
+    """
+    if not is_vector(kind):
+        several = pa.types.is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
+        found = "several vectors per row" if several else str(kind)
+        raise InputError(
+            f"Column {column!r} holds {found}; expected one vector per row: a list of float16, float32,"
+            " float64, int8 or uint8."
+        )
+    if pa.types.is_fixed_size_list(kind):
+        width = int(kind.list_size)
+    else:
+        lengths = [] if example is None else example.drop_null().value_lengths().to_pylist()
+        if not lengths:
+            raise InvalidVectorsError(f"Column {column!r} holds no vector: every row looked at is null.")
+        width = int(lengths[0])
+    if width == 0:
+        raise InvalidVectorsError(f"Column {column!r} holds vectors of zero dimensions.")
+    return width
+
+
+def decode(
+    column: str, array: pa.Array, width: int, *, directions: bool, keys: pa.Array | None = None
+) -> Vectors:
+    """View an Arrow vector column as a matrix, and find its unusable rows.
+
+    Parameters
+    ----------
+    array
+        Fixed-size or variable-length lists of float16/32/64 or (u)int8, any offset, nulls allowed.
+    width
+        The expected number of dimensions d.
+    directions
+        Whether rows get normalised, so that a zero vector is unusable.
+    keys
+        Row keys for messages; row numbers within the batch otherwise.
+
+    Raises
+    ------
+    InvalidVectorsError
+        Vectors of another width; names the first such row. No other kind of row raises.
+    """
+    matrix, null = _matrix(column, array, width, keys)
+    return _examine(matrix, null, directions)
+
+
+def _examine(matrix: NDArray[Any], null: NDArray[np.bool_] | None, directions: bool) -> Vectors:
+    reason = np.zeros(len(matrix), np.uint8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float32)
+        sq_norms = np.einsum("ij,ij->i", wide, wide).astype(np.float64)
+    _settle_extremes(matrix, sq_norms)
+    reason[~np.isfinite(sq_norms)] = 2
+    if directions:
+        reason[sq_norms < _SMALLEST_NORM**2] = 3
+    if null is not None:
+        reason[null] = 1
+    return Vectors(matrix, sq_norms, reason)
+
+
+def _settle_extremes(matrix: NDArray[Any], sq_norms: NDArray[np.float64]) -> None:
+    """Repeat in float64 the squared norms that over- or underflow float32, NaN rows left as they are."""
+    doubtful = np.flatnonzero(~((sq_norms > 1e-24) & (sq_norms < 1e36)))
+    if len(doubtful):
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = matrix[doubtful].astype(np.float64)
+            sq_norms[doubtful] = np.einsum("ij,ij->i", rows, rows)
+
+
+def _matrix(
+    column: str, array: pa.Array, width: int, keys: pa.Array | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The (n, width) matrix and the mask of rows that are null or hold a null element."""
+    null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+    fixed = pa.types.is_fixed_size_list(array.type)
+    # Variable-length nulls take no room, or any room, in the child: look at the other rows only.
+    present = array.drop_null() if null is not None and not fixed else array
+    start = _first_element(
+        column, present, width, keys if keys is None or null is None else keys.filter(~null)
+    )
+    child = present.values.slice(start, len(present) * width)
+    flat = _view(child).reshape(len(present), width)
+    if child.null_count:
+        holes = child.is_null().to_numpy(zero_copy_only=False).reshape(flat.shape).any(axis=1)
+    else:
+        holes = np.zeros(len(flat), bool)
+    if null is None or fixed:
+        return flat, holes if null is None else null | holes
+    matrix = np.zeros((len(array), width), flat.dtype)
+    matrix[~null] = flat
+    unusable = null.copy()
+    unusable[~null] = holes
+    return matrix, unusable
+
+
+def _first_element(column: str, array: pa.Array, width: int, keys: pa.Array | None) -> int:
+    """Where a list array's first row begins in its child; every row is checked to be `width` long."""
+    if pa.types.is_fixed_size_list(array.type):
+        if array.type.list_size != width:
+            raise _unequal(column, array.type.list_size, width, 0, keys)
+        return int(array.offset * width)
+    offsets = array.offsets.to_numpy()
+    wrong = np.flatnonzero(np.diff(offsets) != width)
+    if len(wrong):
+        row = int(wrong[0])
+        raise _unequal(column, int(offsets[row + 1] - offsets[row]), width, row, keys)
+    return int(offsets[0]) if len(offsets) else 0
+
+
+def _view(child: pa.Array) -> NDArray[Any]:
+    """The child values as NumPy, nulls or not: the buffer itself, null slots holding anything."""
+    dtype = np.dtype(child.type.to_pandas_dtype())
+    buffer = child.buffers()[1]
+    if buffer is None:
+        return np.empty(0, dtype)
+    return np.frombuffer(buffer, dtype, count=child.offset + len(child))[child.offset :]
+
+
+def _unequal(column: str, found: int, width: int, row: int, keys: pa.Array | None) -> InvalidVectorsError:
+    name = keys[row].as_py() if keys is not None else row
+    return InvalidVectorsError(
+        f"Column {column!r}: row {name} has {found} dimensions where {width} are expected. Every vector"
+        " of a column must have the same width."
+    )

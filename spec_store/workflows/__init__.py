@@ -1,0 +1,1 @@
+"""The commands as functions: each reads a source, calls the mathematics, and writes back."""

@@ -1,0 +1,484 @@
+"""Alignment of a stored embedding: one pass for moments, a fit over mini-batches, judgement, write-back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from ..alignment.evaluate import Judge, Judgement
+from ..alignment.maps import AlignmentMap, load_map
+from ..alignment.onnx import is_onnx, to_onnx
+from ..alignment.options import AlignOptions
+from ..connector import Published, Source
+from ..errors import FilterError, InputError, InvalidVectorsError, NotBetterError
+from ..options import default_prefix
+from ..progress import Progress, silent, timed
+from ..runs import registry as runs
+from ..stores.locate import DEFAULT_CONNECTOR, open_columns
+from ..stores.view import keyed
+from .aligned import aligned_annotation, aligned_schema
+from .fitting import closed_forms, fit_all
+from .pairs import Gathered, PairReader, column_widths, gather
+from .passes import workers
+
+__all__ = ["Alignment", "align", "check_alignment"]
+
+_VALIDATION_ROWS = 2048
+_FEWEST_ROWS = 12
+_INDEX_QUERIES = 200
+
+
+@dataclass
+class Alignment:
+    """A fitted and judged map, and what it takes to write the column.
+
+    Attributes
+    ----------
+    source
+        The pinned source.
+    columns
+        Source and target column.
+    map
+        The map that `write` applies.
+    column
+        The result column.
+    judgements
+        Before, each map that was fitted, and the baselines, all on the same held-out rows.
+    chosen
+        Position of `map` among them: of several, the one with the lowest objective on the rows kept aside.
+    n_train, n_aside, n_held_out, n_judged, n_skipped
+        Usable rows trained on, kept aside to stop the fit, held out, and judged of those; rows left out.
+    warnings
+        What a person should know.
+    queries
+        Held-out vectors of the embedding whose queries the column answers, by which an index is judged.
+    index_recall
+        Recall@10 of the vector index, once `create_index` has built it.
+    """
+
+    source: Source
+    columns: tuple[str, str]
+    options: AlignOptions
+    map: AlignmentMap
+    column: str
+    judgements: list[Judgement]
+    chosen: int
+    n_train: int
+    n_aside: int
+    n_held_out: int
+    n_judged: int
+    n_skipped: int
+    warnings: list[str]
+    queries: NDArray[np.float32] = field(repr=False)
+    seconds: dict[str, float]
+    progress: Progress = silent
+    published: Published | None = None
+    index_recall: float | None = None
+    recorded: bool = False
+    run_id: str = field(default_factory=runs.new_run_id)
+
+    @property
+    def before(self) -> Judgement:
+        """The source as it is."""
+        return self.judgements[0]
+
+    @property
+    def after(self) -> Judgement:
+        """The map."""
+        return self.judgements[self.chosen]
+
+    @property
+    def better(self) -> bool:
+        """Whether the map brings the source nearer to the target on held-out rows."""
+        return self.after.better_than(self.before)
+
+    @property
+    def written(self) -> list[str]:
+        """The result column, once it is in the store."""
+        return list(self.published.columns) if self.published else []
+
+    def export(self, file: str | os.PathLike[str]) -> None:
+        """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``.
+
+        A file with the suffix ``.onnx`` is an ONNX model, see `spec_store.alignment.to_onnx`.
+        """
+        path = os.fspath(file)
+        content = to_onnx(self.map) if is_onnx(path) else self.map.to_bytes()
+        partial = f"{path}.partial"
+        try:
+            with open(partial, "wb") as stream:
+                stream.write(content)
+            os.replace(partial, path)
+        except OSError as error:
+            raise InputError(f"The map can't be exported to {path}: {error.strerror}.") from error
+
+    def write(self, *, force: bool | None = None) -> Published:
+        """Write the column for every row, then record the run with the map.
+
+        Raises
+        ------
+        NotBetterError
+            The column would be no better than the source on held-out rows, and `force` is not given.
+        RetryError
+            Other writers kept winning; nothing was published.
+        """
+        if not self.better and not (self.options.force if force is None else force):
+            raise NotBetterError(
+                f"Not written: on held-out rows {self.column!r} has SPEC-diff {self.after.spec_diff:.4g} and"
+                f" distance {self.after.distance:.4g} to {self.columns[1]!r}; {self.columns[0]!r} itself has"
+                f" {self.before.spec_diff:.4g} and {self.before.distance:.4g}."
+                " --force (force=True) writes it all the same."
+            )
+        annotation = aligned_annotation(
+            self.map,
+            self.source,
+            self.columns[0],
+            self.column,
+            metadata=self._provenance(),
+            where=self.options.where,
+            batch_rows=self.options.batch_rows,
+            progress=lambda rows: self.progress("write", rows, self._n_rows),
+        )
+        self.progress("write", 0, self._n_rows)
+        with timed(self.seconds, "write"), threadpool_limits(1, user_api="blas"):
+            self.published = self.source.annotate(annotation)
+        self.warnings += self.published.notes
+        self.recorded = runs.record_alignment(self)
+        return self.published
+
+    def create_index(self) -> float:
+        """Build a vector index on the written column; its recall@10 against brute force."""
+        self.progress("index", 0, self._n_rows)
+        with timed(self.seconds, "index"):
+            self.index_recall = self.source.latest().create_vector_index(self.column, self.queries)
+        self.progress("index", self._n_rows, self._n_rows)
+        return self.index_recall
+
+    @property
+    def n_usable(self) -> int:
+        """Rows with both vectors."""
+        return self.n_train + self.n_aside + self.n_held_out
+
+    @property
+    def _n_rows(self) -> int:
+        return self.n_usable + self.n_skipped
+
+    def _provenance(self) -> dict[str, str]:
+        return {
+            "spec_store.run": self.run_id,
+            "spec_store.version": installed_version("spec-store"),
+            "spec_store.columns": json.dumps(self.columns),
+            "spec_store.source_version": str(self.source.version),
+            "spec_store.unit": str(self.map.unit).lower(),
+            "spec_store.options": json.dumps(self.options.to_json()),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``align --json`` prints; its keys are stable."""
+        return {
+            "run_id": self.run_id,
+            "table": self.source.table,
+            "columns": list(self.columns),
+            "column": self.column,
+            "in_place": self.options.in_place,
+            "n_train": self.n_train,
+            "n_aside": self.n_aside,
+            "n_held_out": self.n_held_out,
+            "n_judged": self.n_judged,
+            "n_skipped": self.n_skipped,
+            "chosen": None if self.options.compares_fidelities else self.after.name,
+            "better": self.better,
+            "maps": [j.to_json() for j in self.judgements],
+            "seconds": self.seconds,
+            "written": self.written,
+            "index_recall": self.index_recall,
+            "warnings": self.warnings,
+        }
+
+
+def align(
+    table: str | Source,
+    source: str,
+    target: str,
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    version: int | None = None,
+    map: AlignmentMap | str | os.PathLike[str] | None = None,
+    write: bool = False,
+    check_write: bool = False,
+    progress: Progress = silent,
+    options: AlignOptions | None = None,
+    **fields: Any,
+) -> Alignment:
+    """Fit a map under which `source` holds the clusters that `target` holds, and judge it on held-out rows.
+
+    Parameters
+    ----------
+    table
+        A table's name, or an open `Source`.
+    source, target
+        Vector columns; ``dino=faiss:dino.index`` is a column of another store, matched by `key`.
+    map
+        A fitted map, or its file: judged, on the rows that its own fit held out, and written as it is;
+        nothing is fitted.
+    write
+        Write the column and record the run; what would stop that is checked before any work.
+    check_write
+        Check that already, without writing.
+    options
+        Everything else; or give the fields of `AlignOptions` as keywords.
+
+    Raises
+    ------
+    InputError
+        The table, the columns, the filter or the vectors can't be used; nothing was written.
+    NotBetterError
+        The column would be no better than the source; nothing was written.
+
+    Notes
+    -----
+    Cost: a pass for the moments, O(n d²); one more, or less, for mini-batches; and one to write. Memory:
+    O(d²), and 32,768 + 7,000 pairs of rows.
+    """
+    if options is None:
+        options = AlignOptions.from_keywords(fields)
+    elif fields:
+        raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
+    if write and options.compares_fidelities:
+        raise InputError("Several fidelities are for looking at: none is written. Give one to write.")
+    task = _opened(
+        table,
+        (source, target),
+        db=db,
+        connector=connector,
+        version=version,
+        map=load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map,
+        options=options,
+        writes=write or check_write,
+    )
+    run = _fitted(task, progress)
+    if write:
+        run.write()
+    return run
+
+
+def check_alignment(
+    table: str,
+    source: str,
+    target: str,
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    write: bool = False,
+    options: AlignOptions,
+) -> None:
+    """Raise, before other work, what `align` would raise before its own."""
+    _opened(table, (source, target), db=db, connector=connector, options=options, writes=write)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be aligned, all checks that need no pass done."""
+
+    source: Source
+    columns: tuple[str, str]
+    widths: tuple[int, int]
+    map: AlignmentMap | None
+    options: AlignOptions
+    n_rows: int
+
+    @property
+    def column(self) -> str:
+        return self.options.column_for(*self.columns)
+
+    @property
+    def out_width(self) -> int:
+        return self.widths[0 if self.options.in_place else 1]
+
+
+def _opened(
+    table: str | Source,
+    columns: tuple[str, str],
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    version: int | None = None,
+    map: AlignmentMap | None = None,
+    options: AlignOptions,
+    writes: bool,
+) -> _Task:
+    if columns[0] == columns[1]:
+        raise InputError(f"Column {columns[0]!r} can't be aligned to itself.")
+    if map is not None:
+        options = options.with_split_of(map.about)
+    if isinstance(table, str):
+        opened, names, takes_part = open_columns(
+            columns,
+            table=table,
+            db=db,
+            connector=connector,
+            version=version,
+            key=options.key,
+            on_missing=options.on_missing,
+        )
+        if writes and not takes_part:
+            raise InputError(
+                f"An aligned column is written beside {names[0]!r} or {names[1]!r}: one of them must be a"
+                f" column of table {table!r}. Without writing: --dry-run with --export."
+            )
+    else:
+        opened, names = keyed(table, options.key), columns
+    pair = names[0], names[1]
+    task = _Task(opened, pair, column_widths(opened, pair), map, options, _count(opened, options))
+    if map is not None and (map.width, map.out_width) != (task.widths[0], task.out_width):
+        raise InputError(
+            f"The map takes {map.width} dimensions to {map.out_width}; {pair[0]!r} has {task.widths[0]}, and"
+            f" {pair[0 if options.in_place else 1]!r} {task.out_width}."
+        )
+    if writes:
+        opened.check_annotation(aligned_schema(opened, pair[0], task.column, task.out_width))
+    return task
+
+
+def _fitted(task: _Task, progress: Progress) -> Alignment:
+    options, pair = task.options, task.columns
+    seconds: dict[str, float] = {}
+    reader = PairReader(
+        task.source, pair, task.widths, options.held_out, options.seed, options.where, options.batch_rows
+    )
+    members = _members_column(task.source, pair)
+    progress("moments", 0, task.n_rows)
+    with timed(seconds, "moments"), threadpool_limits(1, user_api="blas"):
+        found = gather(
+            reader,
+            task.n_rows,
+            validation_rows=_VALIDATION_ROWS,
+            held_out_rows=options.judged_rows,
+            members=members,
+            progress=lambda rows: progress("moments", rows, task.n_rows),
+            workers=workers(),
+        )
+    _check_rows(task.source, found, options)
+    judge = Judge(*found.held_out, members=_members(found), to_target=not options.in_place)
+    chosen = 1
+    if task.map is None:
+        n_fitted = options.steps * min(options.minibatch_rows, found.n_train)
+        progress("fit", 0, n_fitted)
+        with timed(seconds, "fit"):
+            fits = fit_all(reader, found, options, lambda rows: progress("fit", rows, n_fitted))
+        chosen += int(np.argmin([f.terms.total for f in fits.values()]))
+        maps = {name: f.map for name, f in fits.items()} | closed_forms(found, options)
+    else:
+        maps = {"given": task.map}
+    with timed(seconds, "judge"):
+        judgements = [judge.before()]
+        judgements += [judge.after(name, _unit(m.transform(found.held_out[0]))) for name, m in maps.items()]
+    best = list(maps.values())[chosen - 1]
+    if task.map is None:
+        best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
+    return Alignment(
+        source=task.source,
+        columns=pair,
+        options=options,
+        map=best,
+        column=task.column,
+        judgements=judgements,
+        chosen=chosen,
+        n_train=found.n_train,
+        n_aside=len(found.validation[0]),
+        n_held_out=found.n_held_out,
+        n_judged=len(found.held_out[0]),
+        n_skipped=found.invalid.n_rows,
+        warnings=[
+            *task.source.notes,
+            *_cluster_warning(pair, members),
+            *_search_warning(task.source, task.column, task.out_width),
+        ],
+        queries=found.held_out[0 if options.in_place else 1][:_INDEX_QUERIES],
+        seconds=seconds,
+        progress=progress,
+    )
+
+
+def _members_column(source: Source, pair: tuple[str, str]) -> str | None:
+    """The column of cluster lists that a comparison of these columns wrote, either way round."""
+    names = [f"{default_prefix(order)}_clusters" for order in (pair, (pair[1], pair[0]))]
+    return next((name for name in names if name in source.schema.names), None)
+
+
+def _members(found: Gathered) -> dict[int, NDArray[np.bool_]]:
+    lists = found.members or []
+    n_clusters = 1 + max((j for row in lists for j in row or ()), default=-1)
+    return {j: np.array([j in (row or ()) for row in lists], bool) for j in range(n_clusters)}
+
+
+def _count(source: Source, options: AlignOptions) -> int:
+    n_rows = source.count(options.where)
+    if n_rows == 0 and options.where is not None:
+        raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
+    if n_rows == 0:
+        raise InputError(f"{source.describe().capitalize()} is empty: there is nothing to align.")
+    return n_rows
+
+
+def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
+    if found.invalid.n_rows and not options.skip_invalid:
+        raise InvalidVectorsError(
+            f"{found.invalid.n_rows:,} rows of {source.describe()} can't be aligned:"
+            f" {found.invalid.describe()}. Repair them, or leave them out with --skip-invalid"
+            " (skip_invalid=True): their result is then null."
+        )
+    parts = {
+        "to train on": found.n_train,
+        "to judge steps by": len(found.validation[0]),
+        "held out": len(found.held_out[0]),
+    }
+    for what, n in parts.items():
+        if n < _FEWEST_ROWS:
+            raise InputError(
+                f"{source.describe().capitalize()} gives {n} rows {what}; at least {_FEWEST_ROWS} are needed."
+                " Give more rows, or another --held-out."
+            )
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def _cluster_warning(pair: tuple[str, str], members: str | None) -> list[str]:
+    if members is not None:
+        return []
+    return [
+        f"no clusters of {pair[0]} and {pair[1]} are in the table, so none are judged one by one: run"
+        " spec-store compare first."
+    ]
+
+
+def _search_warning(source: Source, column: str, width: int) -> list[str]:
+    """Where a second vector column of one width would break searches that don't name their column."""
+    same = [
+        f.name
+        for f in source.schema
+        if f.name != column
+        and pa.types.is_fixed_size_list(f.type)
+        and f.type.list_size == width
+        and pa.types.is_floating(f.type.value_type)
+    ]
+    if not same:
+        return []
+    also = " and ".join(repr(n) for n in same)
+    return [
+        f"{column!r} has {width} dimensions, like {also}: searches of this table that name no column, such as"
+        f" table.search(q), must then say vector_column_name={same[0]!r}."
+    ]

@@ -1,0 +1,314 @@
+"""A gate for switching models: does the map serve a cluster or slice, or must its rows be embedded anew?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..alignment.maps import AlignmentMap, load_map
+from ..alignment.metrics import nearest, neighbour_overlap, ranks, recall
+from ..connector import Source, take_sample
+from ..errors import InputError
+from ..keys import hash_keys, smallest_hashes
+from ..progress import Progress, silent
+from ..runs import registry as runs
+from ..stores.locate import DEFAULT_CONNECTOR, ColumnRef, open_columns, open_table
+from .pairs import SPLIT_SEED, PairReader, column_widths
+
+__all__ = ["Gate", "SliceVerdict", "gate"]
+
+_SLICE_ROWS = 1000
+_FEWEST_JUDGED = 10
+Verdict = Literal["keep", "re-embed", "in part", "too few rows"]
+_ALL = "true"
+_LEAST_RECALL, _LEAST_OVERLAP = 0.8, 0.5
+_FAILING = ("re-embed", "in part")
+
+
+@dataclass(frozen=True)
+class SliceVerdict:
+    """One cluster or slice.
+
+    Attributes
+    ----------
+    name, where
+        What it is, and the SQL filter of its rows.
+    n_rows, n_judged
+        Its rows in the table, and those judged: held out from the fit, 1,000 at most.
+    recall
+        The share of judged rows whose aligned old vector finds its own target among the k nearest; None
+        without a map into the target's space.
+    overlap
+        The share of a row's k nearest neighbours in the target's space that it has in the aligned vectors
+        (without a map: in the source's).
+    verdict
+        By recall, or by overlap where there is none. "in part": what fails are rows of slices that are to be
+        embedded anew; without them, the slice would be kept.
+    """
+
+    name: str
+    where: str
+    n_rows: int
+    n_judged: int
+    recall: float | None
+    overlap: float | None
+    verdict: Verdict
+
+    @property
+    def measure(self) -> float:
+        """What the verdict goes by; NaN for too few rows."""
+        known = self.recall if self.recall is not None else self.overlap
+        return float("nan") if known is None else known
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdicts on a planned switch.
+
+    Attributes
+    ----------
+    overall
+        Of all rows together.
+    slices
+        Clusters first, then the slices that were named.
+    fail_under, k, min_rows
+        As given.
+    map
+        Which map was judged: a run, a file, or None for none.
+    re_embed
+        SQL filter of the rows to embed anew, None for no rows.
+    n_re_embed
+        How many these are.
+    """
+
+    table: str | None
+    columns: tuple[str, str]
+    map: str | None
+    k: int
+    fail_under: float
+    min_rows: int
+    overall: SliceVerdict
+    slices: tuple[SliceVerdict, ...]
+    re_embed: str | None
+    n_re_embed: int
+
+    @property
+    def failed(self) -> tuple[SliceVerdict, ...]:
+        """Clusters and slices of at least `min_rows` rows that the switch would break."""
+        judged = (self.overall, *self.slices)
+        return tuple(s for s in judged if s.verdict in _FAILING and s.n_rows >= self.min_rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``gate --json`` prints; its keys are stable."""
+        return {**asdict(self), "passed": not self.failed, "failed": [s.name for s in self.failed]}
+
+
+def gate(
+    table: str,
+    source: str,
+    target: str,
+    *,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+    map: AlignmentMap | str | os.PathLike[str] | Literal["recorded"] | None = "recorded",
+    slices: Sequence[str] = (),
+    k: int = 10,
+    fail_under: float | None = None,
+    min_rows: int = 50,
+    judged_rows: int = 5000,
+    key: str | None = None,
+    on_missing: Literal["error", "drop"] = "error",
+    progress: Progress = silent,
+) -> Gate:
+    """Judge a switch from `source` to `target`: which rows the map carries over, and which it does not.
+
+    Parameters
+    ----------
+    map
+        "recorded" is the newest that `align` wrote for these columns; else a map, its file, or None for a
+        switch without any.
+    slices
+        SQL filters beside the SPEC clusters of the newest comparison of these columns.
+    k
+        Of recall and overlap.
+    fail_under
+        A slice whose recall (or overlap) is less is to be embedded anew. None is 0.8 of recall, or 0.5 of
+        overlap where there is no map into the target's space.
+    min_rows
+        Slices with fewer rows in the table don't fail the gate.
+    judged_rows
+        Size of the target index that is searched: a sample of rows that the map was not fitted on.
+
+    Raises
+    ------
+    InputError
+        No such table, columns, map or filter; or no row that the map was not fitted on.
+
+    Notes
+    -----
+    Cost: a pass over the keys per slice, and 1,000 rows of each read. Recall is against a gallery of
+    `judged_rows` targets: the larger it is, the harder.
+    """
+    if fail_under is not None and not 0 <= fail_under <= 1:
+        raise InputError(f"fail_under is {fail_under}; expected a share from 0 to 1.")
+    if k < 1:
+        raise InputError(f"k is {k}; expected 1 or more.")
+    refs = [ColumnRef.parse(column) for column in (source, target)]
+    pair = refs[0].name, refs[1].name
+    if any(ref.connector is None for ref in refs):
+        open_table(table, db=db, connector=connector)  # a wrong name is told before a map that is missing
+    fitted, which = _map(map, table, pair, db, connector)
+    about = fitted.about if fitted else {}
+    opened, _, _ = open_columns(
+        [source, target],
+        table=table,
+        db=db,
+        connector=connector,
+        key=key or about.get("key"),
+        on_missing=on_missing,
+    )
+    widths = column_widths(opened, pair)
+    if fitted is not None and fitted.width != widths[0]:
+        raise InputError(f"The map takes {fitted.width} dimensions; {pair[0]!r} has {widths[0]}.")
+    reader = PairReader(opened, pair, widths, float(about.get("held_out", 1.0)), int(about.get("seed", 0)))
+    wanted = [("all rows", _ALL), *_clusters(opened, table, pair, db, connector)]
+    wanted += [(where, where) for where in slices]
+    counts = [opened.count(where) for _, where in wanted]  # refuses what is no filter before any work
+
+    in_target = fitted is not None and not about.get("in_place", False) and fitted.out_width == widths[1]
+    if fail_under is None:
+        fail_under = _LEAST_RECALL if in_target else _LEAST_OVERLAP
+    judge = _GateJudge(reader, fitted, in_target, k, fail_under, judged_rows)
+    verdicts = []
+    progress("gate", 0, len(wanted))
+    for (name, where), n_rows in zip(wanted, counts, strict=True):
+        verdicts.append(judge.verdict(name, where, n_rows))
+        progress("gate", 1, len(wanted))
+    verdicts, filter_ = _told_apart(judge, verdicts)
+    return Gate(
+        table=table,
+        columns=pair,
+        map=which,
+        k=k,
+        fail_under=fail_under,
+        min_rows=min_rows,
+        overall=verdicts[0],
+        slices=tuple(verdicts[1:]),
+        re_embed=filter_,
+        n_re_embed=opened.count(filter_) if filter_ else 0,
+    )
+
+
+def _told_apart(judge: _GateJudge, verdicts: Sequence[SliceVerdict]) -> tuple[list[SliceVerdict], str | None]:
+    """Slices that fail by themselves, and those that do for rows of others; the filter of the former.
+
+    The worst comes first, and all rows together last: each is judged again without the rows that are to be
+    embedded anew by then.
+    """
+    told = list(verdicts)
+    filters: list[str] = []
+    failing = [i for i, v in enumerate(told) if v.verdict == "re-embed"]
+    for i in sorted(failing, key=lambda i: (told[i].where == _ALL, told[i].measure)):
+        v = told[i]
+        if filters:
+            rest = judge.verdict(v.name, f"({v.where}) AND NOT ({' OR '.join(filters)})", v.n_rows)
+            if rest.verdict != "re-embed":
+                told[i] = replace(v, verdict="in part")
+                continue
+        filters = [_ALL] if v.where == _ALL else [*filters, f"({v.where})"]
+    return told, " OR ".join(filters) or None
+
+
+def _map(
+    given: Any, table: str, pair: tuple[str, str], db: str | None, connector: str
+) -> tuple[AlignmentMap | None, str | None]:
+    """The map to be judged, and what it is called."""
+    if given is None or isinstance(given, AlignmentMap):
+        return given, None if given is None else "given"
+    if given != "recorded":
+        return load_map(os.fspath(given)), os.fspath(given)
+    run_id, stored = runs.recorded_map(table, pair, db=db, connector=connector)
+    return load_map(stored), f"run {run_id}"
+
+
+def _clusters(
+    source: Source, table: str, pair: tuple[str, str], db: str | None, connector: str
+) -> list[tuple[str, str]]:
+    """Name and filter of each cluster that the newest comparison of these columns wrote."""
+    found = runs.recorded_clusters(table, pair, db=db, connector=connector)
+    return [
+        (f"cluster {c['cluster']} (held by {c['side']})", c["where"])
+        for c in found
+        if f"{c['prefix']}_clusters" in source.schema.names
+    ]
+
+
+@dataclass
+class _GateJudge:
+    reader: PairReader
+    map: AlignmentMap | None
+    in_target: bool
+    k: int
+    fail_under: float
+    judged_rows: int
+
+    def __post_init__(self) -> None:
+        self._gallery_keys, self._gallery = self._rows(_ALL, self.judged_rows)
+        if len(self._gallery_keys) < _FEWEST_JUDGED:
+            raise InputError(
+                f"{len(self._gallery_keys)} rows of {self.reader.source.describe()} are held out from the"
+                f" map's fit; at least {_FEWEST_JUDGED} are needed to judge it."
+            )
+
+    def _rows(self, where: str, n: int) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
+        """At most `n` held-out rows: their keys, and pairs of unit rows."""
+        r = self.reader
+        seed = SPLIT_SEED + r.seed
+        keys = ((b.column(0), b.column(0)) for b in r.source.batches([], where=where, batch_rows=1 << 16))
+        chosen, positions = smallest_hashes(keys, n, seed)
+        if not len(chosen):
+            return np.empty(0, object), (np.empty((0, r.widths[0])), np.empty((0, r.widths[1])))
+        held = hash_keys(chosen, seed) / 2.0**64 < r.held_out
+        rows = take_sample(
+            r.source, chosen.filter(pa.array(held)), positions[held], list(r.columns), where
+        ).combine_chunks()
+        if not len(rows):
+            return np.empty(0, object), (np.empty((0, r.widths[0])), np.empty((0, r.widths[1])))
+        batch = rows.to_batches()[0]
+        pair, usable = r.unit_rows(batch, np.ones(len(batch), bool))
+        return np.array(batch.column(0).to_pylist(), object)[usable], pair
+
+    def verdict(self, name: str, where: str, n_rows: int) -> SliceVerdict:
+        """Judge a slice's held-out rows against the gallery and themselves."""
+        keys, (a, b) = (
+            (self._gallery_keys, self._gallery) if where == _ALL else self._rows(where, _SLICE_ROWS)
+        )
+        if len(keys) < _FEWEST_JUDGED:
+            return SliceVerdict(name, where, n_rows, len(keys), None, None, "too few rows")
+        known = {key: i for i, key in enumerate(self._gallery_keys)}
+        new = np.array([key not in known for key in keys])
+        own = np.array([known.get(key, -1) for key in keys], np.intp)
+        own[new] = len(known) + np.arange(int(new.sum()))
+        gallery_a, gallery_b = (
+            np.concatenate([held, rows[new]]) for held, rows in zip(self._gallery, (a, b), strict=True)
+        )
+        gallery_f, f = self._aligned(gallery_a), self._aligned(a)
+        overlap = neighbour_overlap(
+            nearest(f, self.k, gallery=gallery_f, own=own), nearest(b, self.k, gallery=gallery_b, own=own)
+        ).mean()
+        found = recall(ranks(f, gallery_b, own), self.k) if self.in_target else None
+        measure = float(overlap) if found is None else found
+        verdict: Verdict = "keep" if measure >= self.fail_under else "re-embed"
+        return SliceVerdict(name, where, n_rows, len(keys), found, float(overlap), verdict)
+
+    def _aligned(self, a: NDArray[Any]) -> NDArray[Any]:
+        if self.map is None:
+            return a
+        f = self.map.transform(a)
+        return np.asarray(f / np.linalg.norm(f, axis=1, keepdims=True))

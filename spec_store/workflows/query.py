@@ -1,0 +1,195 @@
+"""Questions to an annotated table: filtered rows, clusters with what is over-represented in them, undo."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..connector import Source, find_field, is_own_result
+from ..errors import ColumnNotFoundError, InputError
+from ..runs.registry import latest_run
+from ..spectral.scoring import RESULT_COLUMNS
+from ..stores.locate import DEFAULT_CONNECTOR, open_table
+from ..stores.vectors import is_vector
+
+__all__ = ["ClusterReport", "clusters", "query", "undo"]
+
+_TOP_LABELS = 3
+_MOST_LABELS = 10_000
+
+
+def query(
+    table: str,
+    where: str | None = None,
+    *,
+    select: Sequence[str] | None = None,
+    limit: int | None = None,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+) -> pa.RecordBatchReader:
+    """Stream the rows that match a SQL filter, in the table's own order.
+
+    Parameters
+    ----------
+    where
+        SQL over any columns, result columns included: ``spec_clip_dino_cluster = 0``.
+    select
+        Columns; None is all but vectors and binary values.
+    limit
+        At most so many rows; None is all.
+
+    Raises
+    ------
+    FilterError, ColumnNotFoundError, TableNotFoundError
+        Before any row is read.
+    """
+    if limit is not None and limit < 0:
+        raise InputError(f"limit is {limit}; expected 0 or more.")
+    source = open_table(table, db=db, connector=connector)
+    names = list(select) if select else [f.name for f in source.schema if _readable(f.type)]
+    schema = pa.schema([pa.field(name, find_field(source, name).type) for name in names])
+    batches = source.batches(names, where=where)
+    return pa.RecordBatchReader.from_batches(schema, _limited(batches, names, limit))
+
+
+def _readable(kind: pa.DataType) -> bool:
+    """Whether values of this type tell a person something; result scores do, vectors don't."""
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return not binary and not (is_vector(kind) and pa.types.is_fixed_size_list(kind))
+
+
+def _limited(
+    batches: Iterator[pa.RecordBatch], names: list[str], limit: int | None
+) -> Iterator[pa.RecordBatch]:
+    left = limit
+    for batch in batches:
+        batch = batch.select(names)
+        if left is None:
+            yield batch
+            continue
+        yield batch.slice(0, left)
+        left -= min(left, len(batch))
+        if left == 0:
+            return
+
+
+@dataclass(frozen=True)
+class ClusterReport:
+    """The clusters of a table's newest comparison.
+
+    Attributes
+    ----------
+    run
+        The registry's row: options, bandwidths, eigenvalues and so on.
+    clusters
+        The registry's rows, strongest first; with labels asked for, a column ``labels`` of
+        [{value, share, lift}] joins them: the values most over-represented among the members.
+    other_prefixes
+        Prefixes of further comparisons of this table.
+    """
+
+    run: dict[str, Any]
+    clusters: pa.Table
+    other_prefixes: tuple[str, ...]
+
+
+def clusters(
+    table: str,
+    *,
+    prefix: str | None = None,
+    by: str | None = None,
+    db: str | None = None,
+    connector: str = DEFAULT_CONNECTOR,
+) -> ClusterReport:
+    """The clusters of the newest comparison of a table, and what they consist of.
+
+    Parameters
+    ----------
+    prefix
+        Of the result columns, where a table holds several comparisons.
+    by
+        A column of the table, of labels: its values' share among the members of each cluster, and the
+        lift, that share over the one in the whole table. One pass over that column and the clusters.
+
+    Raises
+    ------
+    InputError
+        No comparison is recorded, its columns have been removed, or `by` has too many values.
+    """
+    run, rows, others = latest_run(table, prefix=prefix, db=db, connector=connector)
+    source = open_table(table, db=db, connector=connector)
+    column = f"{run['prefix']}_clusters"
+    try:
+        find_field(source, column)
+    except ColumnNotFoundError as error:
+        raise InputError(
+            f"Run {run['run_id']} wrote {column!r}, which {source.describe()} no longer has: it was undone."
+        ) from error
+    if by is not None:
+        rows = rows.append_column("labels", _label_lists(source, column, by, len(rows)))
+    return ClusterReport(dict(run), rows, others)
+
+
+def _label_lists(source: Source, column: str, by: str, n_clusters: int) -> pa.Array:
+    everywhere, within = _count_labels(source, column, by, n_clusters)
+    n_rows = sum(everywhere.values())
+    lists = []
+    for counts in within:
+        size = sum(counts.values())
+        entries: list[dict[str, Any]] = []
+        for value, n in counts.items():
+            share = n / size
+            entries.append({"value": value, "share": share, "lift": share / (everywhere[value] / n_rows)})
+        over = [e for e in entries if e["lift"] > 1]
+        lists.append(sorted(over, key=lambda e: (-e["share"], e["value"]))[:_TOP_LABELS])
+    entry = pa.struct([("value", pa.string()), ("share", pa.float64()), ("lift", pa.float64())])
+    return pa.array(lists, pa.list_(entry))
+
+
+def _count_labels(
+    source: Source, column: str, by: str, n_clusters: int
+) -> tuple[Counter[str], list[Counter[str]]]:
+    """How often each label occurs among annotated rows, and among the members of each cluster."""
+    kind = find_field(source, by).type
+    if pa.types.is_nested(kind) or not _readable(kind):
+        raise InputError(f"Column {by!r} holds {kind}: labels are strings, numbers or booleans.")
+    everywhere: Counter[str] = Counter()
+    within: list[Counter[str]] = [Counter() for _ in range(n_clusters)]
+    for batch in source.batches([by, column], where=f"{column} IS NOT NULL", batch_rows=65536):
+        codes = pc.fill_null(batch.column(1).cast(pa.string()), "null").dictionary_encode()
+        names = codes.dictionary.to_pylist()
+        index = codes.indices.to_numpy()
+        everywhere.update(_counted(index, names))
+        lists = batch.column(2)
+        rows = np.repeat(np.arange(len(batch)), lists.value_lengths().fill_null(0).to_numpy())
+        members = lists.flatten().to_numpy()
+        for j in np.unique(members):
+            within[j].update(_counted(index[rows[members == j]], names))
+        if len(everywhere) > _MOST_LABELS:
+            raise InputError(f"Column {by!r} has more than {_MOST_LABELS:,} different values: not labels.")
+    return everywhere, within
+
+
+def _counted(index: np.ndarray[Any, Any], names: list[str]) -> dict[str, int]:
+    counts = np.bincount(index, minlength=len(names))
+    return {name: int(n) for name, n in zip(names, counts, strict=True) if n}
+
+
+def undo(table: str, *, prefix: str, db: str | None = None, connector: str = DEFAULT_CONNECTOR) -> list[str]:
+    """Remove the result columns with this prefix, or the aligned column of this name; what was removed.
+
+    Raises InputError where there are none, ColumnClashError where one is not spec-store's own.
+    """
+    source = open_table(table, db=db, connector=connector)
+    present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
+    present += [f.name for f in source.schema if f.name == prefix and is_own_result(pa.schema([f]))]
+    if not present:
+        raise InputError(f"{source.describe().capitalize()} has no result columns with prefix {prefix!r}.")
+    source.undo(present)
+    return present

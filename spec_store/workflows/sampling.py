@@ -1,0 +1,159 @@
+"""What is fixed on a seeded sample before any pass: bandwidths and feature maps, and the maps' error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse.linalg import eigsh
+
+from ..connector import Source, find_field
+from ..errors import InvalidVectorsError
+from ..options import CompareOptions
+from ..spectral.bandwidth import Bandwidths, auto_bandwidths, examine_bandwidths
+from ..spectral.features import (
+    CosineMap,
+    FeatureMap,
+    NystroemMap,
+    RandomFourierMap,
+    gaussian_kernel,
+    kmeans_landmarks,
+    uniform_landmarks,
+)
+from ..stores.vectors import InvalidRows, decode, vector_width
+
+__all__ = ["Sample", "draw_sample", "fit_maps", "map_error", "sample_features"]
+
+# Pairwise work on the sample is done on this many of its rows.
+_PAIRWISE_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Usable sampled rows.
+
+    Attributes
+    ----------
+    columns
+        The embedding columns.
+    rows
+        Per column, shape (n, d), of the precision asked for, unit length where the kernel normalises.
+    pairwise
+        Positions of the rows on which pairwise work is done, shape (≤ 2,000,).
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[NDArray[np.floating[Any]], ...]
+    pairwise: NDArray[np.intp]
+
+
+def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOptions) -> Sample:
+    """Read the seeded sample and leave out its unusable rows.
+
+    Raises
+    ------
+    InvalidVectorsError
+        No two usable rows among the sampled ones, or vectors of unequal width.
+    """
+    table = source.sample(options.sample_rows, seed=options.seed, columns=columns, where=options.where)
+    directions = normalizes(options)
+    widths = {c: vector_width(c, find_field(source, c).type, _first_vector(table.column(c))) for c in columns}
+    parts: list[list[NDArray[np.floating[Any]]]] = [[] for _ in columns]
+    invalid, n_usable = InvalidRows(), 0
+    for batch in table.to_batches():
+        keys = batch.column(0)
+        vectors = {
+            c: decode(c, batch.column(c), widths[c], directions=directions, keys=keys) for c in columns
+        }
+        invalid.update(keys, vectors)
+        usable = np.logical_and.reduce([v.usable for v in vectors.values()])
+        n_usable += int(usable.sum())
+        for v, rows in zip(vectors.values(), parts, strict=True):
+            x = v.matrix[usable].astype(options.precision)
+            rows.append(x / np.sqrt(v.sq_norms[usable])[:, None].astype(x.dtype) if directions else x)
+    if n_usable < 2:
+        raise InvalidVectorsError(
+            f"Only {n_usable} of {len(table):,} sampled rows of {source.describe()} can be compared:"
+            f" {invalid.describe() or 'there are no others'}."
+        )
+    del table, batch, keys, vectors, v, x  # pass 1 comes on top of what is still held here
+    pa.default_memory_pool().release_unused()
+    rng = np.random.default_rng(options.seed)
+    pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
+    return Sample(columns, tuple(np.concatenate(rows) for rows in parts), pairwise)
+
+
+def _first_vector(column: pa.ChunkedArray) -> pa.Array:
+    """The first row that is not null, or no row."""
+    for chunk in column.chunks:
+        if chunk.null_count < len(chunk):
+            return chunk.drop_null().slice(0, 1)
+    return pa.nulls(0, column.type)
+
+
+def normalizes(options: CompareOptions) -> bool:
+    """Whether rows are scaled to unit length, so that a zero vector is unusable."""
+    return options.normalize or options.kernel == "cosine"
+
+
+def fit_maps(sample: Sample, options: CompareOptions) -> tuple[list[FeatureMap], Bandwidths | None]:
+    """Feature maps for both embeddings; bandwidths are None for the cosine kernel."""
+    a, b = sample.rows
+    if options.kernel == "cosine":
+        return [
+            CosineMap(c, x.shape[1], True, options.precision)
+            for c, x in zip(sample.columns, (a, b), strict=True)
+        ], None
+    pair = a[sample.pairwise], b[sample.pairwise]
+    if options.bandwidth is None:
+        bandwidths = auto_bandwidths(*pair, sample.columns, scale=options.bandwidth_scale)
+    else:
+        s = options.bandwidth_scale
+        bandwidths = examine_bandwidths(*pair, (options.bandwidth[0] * s, options.bandwidth[1] * s))
+    return [
+        _gaussian_map(c, x, sigma, options)
+        for c, x, sigma in zip(sample.columns, (a, b), bandwidths.values, strict=True)
+    ], bandwidths
+
+
+def _gaussian_map(
+    column: str, rows: NDArray[np.floating[Any]], sigma: float, options: CompareOptions
+) -> FeatureMap:
+    shared = (column, rows.shape[1], options.normalize, options.precision, sigma)
+    if options.features != "nystroem":
+        return RandomFourierMap(*shared, options.n_features, options.seed, options.features == "orf")
+    choose = kmeans_landmarks if options.landmarks == "kmeans" else uniform_landmarks
+    z = choose(rows, options.n_features, seed=options.seed)
+    origin = np.zeros(rows.shape[1]) if options.normalize else rows.mean(axis=0, dtype=np.float64)
+    return NystroemMap(*shared, z, origin)
+
+
+def sample_features(sample: Sample, maps: Sequence[FeatureMap]) -> NDArray[np.float64]:
+    """Whitened features of all sampled rows, shape (n, p)."""
+    return np.concatenate([m.features(x) for m, x in zip(maps, sample.rows, strict=True)], axis=1)
+
+
+def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths | None, eta: float) -> float:
+    """How far the feature maps may shift an eigenvalue: the spectral norm of their error on the sample.
+
+    With E = (K_A - Φ_A Φ_Aᵀ) - η (K_B - Φ_B Φ_Bᵀ) over n sampled rows, no eigenvalue of the sampled
+    difference moves by more than |E|/n (Weyl). Zero for exact maps.
+    """
+    if bandwidths is None:
+        return 0.0
+    n = len(sample.pairwise)
+    error = np.zeros((n, n))
+    for m, x, sigma, weight in zip(maps, sample.rows, bandwidths.values, (1.0, -eta), strict=True):
+        chosen = x[sample.pairwise]
+        phi = m.features(chosen)
+        error += weight * (gaussian_kernel(chosen, chosen, sigma) - phi @ phi.T)
+    frobenius = float(np.linalg.norm(error)) / n
+    if n < 4 or frobenius < 1e-9:  # the iteration can't start on zeros; the norm bounds what it would find
+        return frobenius
+    start = np.random.default_rng(0).standard_normal(n)
+    largest = eigsh(error, k=1, which="LM", v0=start, tol=1e-3, return_eigenvectors=False)
+    return float(abs(largest[0])) / n

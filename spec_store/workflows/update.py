@@ -1,0 +1,110 @@
+"""Rows that came after an alignment: filled by the map that was recorded with it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from ..alignment.maps import load_map
+from ..connector import Source, find_field
+from ..errors import InputError
+from ..progress import Progress, silent
+from ..runs import registry as runs
+from ..stores.locate import DEFAULT_CONNECTOR, open_table
+from .aligned import aligned_annotation, aligned_schema
+
+__all__ = ["Updated", "update"]
+
+
+@dataclass(frozen=True)
+class Updated:
+    """One aligned column, brought up to date.
+
+    Attributes
+    ----------
+    column, source
+        The aligned column, and the column that it is made from.
+    run_id
+        The run whose map was applied.
+    n_rows
+        Rows of the table.
+    n_filled
+        Rows that had no value before and have one now.
+    n_missing
+        Rows that still have none: the source is null or unusable, or the run's filter leaves them out.
+    warnings
+        What a person should know.
+    """
+
+    column: str
+    source: str
+    run_id: str
+    n_rows: int
+    n_filled: int
+    n_missing: int
+    warnings: tuple[str, ...] = ()
+
+
+def update(
+    table: str, *, db: str | None = None, connector: str = DEFAULT_CONNECTOR, progress: Progress = silent
+) -> list[Updated]:
+    """Write every aligned column of a table anew, with the map that was recorded when it was made.
+
+    Rows that were added since get their value, and so do rows whose source vector has changed. Nothing is
+    fitted. Columns of comparisons are left alone: `compare` renews them.
+
+    Raises
+    ------
+    InputError
+        The table has no aligned column.
+    RetryError
+        Other writers kept winning; that column is as it was.
+
+    Notes
+    -----
+    Cost: a pass over each source column, and its result written, as when it was first written.
+    """
+    source = open_table(table, db=db, connector=connector)
+    found = [
+        run
+        for run in runs.recorded_alignments(table, db=db, connector=connector)
+        if run["prefix"] in source.schema.names
+    ]
+    if not found:
+        raise InputError(
+            f"{source.describe().capitalize()} has no aligned column that a run is recorded for: run"
+            " spec-store align first."
+        )
+    maps = [load_map(io.BytesIO(run["state"])) for run in found]
+    for run, map_ in zip(found, maps, strict=True):  # refuse before any work
+        find_field(source, run["columns"][0])
+        source.check_annotation(aligned_schema(source, run["columns"][0], run["prefix"], map_.out_width))
+    return [_update(source.latest(), run, map_, progress) for run, map_ in zip(found, maps, strict=True)]
+
+
+def _update(source: Source, run: dict[str, Any], map_: Any, progress: Progress) -> Updated:
+    column, (origin, _) = run["prefix"], run["columns"]
+    options = json.loads(run["options"])
+    n_rows = source.count()
+    empty = source.count(f"{column} IS NULL")
+    stage = f"write {column}"
+    progress(stage, 0, n_rows)
+    metadata = {k.decode(): v.decode() for k, v in (find_field(source, column).metadata or {}).items()}
+    annotation = aligned_annotation(
+        map_,
+        source,
+        origin,
+        column,
+        metadata={**metadata, "spec_store.source_version": str(source.version)},
+        where=options["where"],
+        batch_rows=options["batch_rows"],
+        progress=lambda rows: progress(stage, rows, n_rows),
+    )
+    with threadpool_limits(1, user_api="blas"):
+        published = source.annotate(annotation)
+    missing = source.latest().count(f"{column} IS NULL")
+    return Updated(column, origin, run["run_id"], n_rows, empty - missing, missing, published.notes)

@@ -1,0 +1,149 @@
+"""The laws of a mergeable statistic, as river states them, for the covariance accumulator."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planted import batch_of, random_pair
+from spec_store.errors import InputError
+from spec_store.spectral.covariance import CovarianceAccumulator
+from spec_store.spectral.features import CosineMap, RandomFourierMap
+from spec_store.spectral.spectrum import solve
+
+A, B = random_pair(40)
+BATCH = batch_of(a=A, b=B)
+MAPS = [
+    CosineMap("a", 6, True, "float64"),
+    RandomFourierMap("b", 9, True, "float64", 0.8, 5, 0, False),
+]
+cuts = st.lists(st.integers(0, 40), max_size=6).map(lambda c: sorted({0, *c, 40}))
+
+
+def state_of(*batches, maps=MAPS):
+    acc = CovarianceAccumulator(maps)
+    for b in batches:
+        acc.update(b)
+    return acc
+
+
+def pieces(at):
+    return [BATCH.slice(i, j - i) for i, j in itertools.pairwise(at)]
+
+
+def merged(*states):
+    total = CovarianceAccumulator(states[0].maps)
+    for s in states:
+        total.merge(s)
+    return total
+
+
+def assert_same(one, two, atol=1e-12):
+    assert one.counts == two.counts
+    assert one.invalid.counts == two.invalid.counts
+    np.testing.assert_allclose(one.sums, two.sums, atol=atol)
+    for half in range(one.halves):
+        for x, y in zip(one.second_moment(half)[1:], two.second_moment(half)[1:], strict=True):
+            np.testing.assert_allclose(x, y, atol=atol)
+
+
+@given(cuts)
+@settings(deadline=None)
+def test_any_partition_into_batches_equals_one_shot(at):
+    assert_same(state_of(*pieces(at)), state_of(BATCH))
+
+
+@given(cuts, st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_any_order_and_any_tree_of_merges_equals_one_shot(at, random):
+    states = [state_of(p) for p in pieces(at)]
+    random.shuffle(states)
+    while len(states) > 1:
+        i = random.randrange(len(states) - 1)
+        states[i : i + 2] = [merged(states[i], states[i + 1])]
+    assert_same(states[0], state_of(BATCH))
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+@settings(deadline=None)
+def test_merging_is_commutative_and_associative(i, j):
+    x, y, z = (state_of(p) for p in (BATCH.slice(0, i), BATCH.slice(i, j), BATCH.slice(i + j)))
+    assert_same(merged(x, y), merged(y, x))
+    assert_same(merged(merged(x, y), z), merged(x, merged(y, z)))
+
+
+def test_the_empty_state_is_the_identity():
+    assert_same(merged(state_of(), state_of(BATCH)), state_of(BATCH))
+    assert_same(merged(state_of(BATCH), state_of()), state_of(BATCH))
+
+
+def test_one_row_shards_are_not_lost():
+    assert_same(merged(*(state_of(BATCH.slice(i, 1)) for i in range(40))), state_of(BATCH))
+
+
+@given(st.integers(0, 40))
+@settings(deadline=None)
+def test_reverting_rows_undoes_updating_with_them(i):
+    acc = state_of(BATCH)
+    acc.revert(BATCH.slice(i))
+    assert_same(acc, state_of(BATCH.slice(0, i)))
+
+
+@given(st.integers(0, 40))
+@settings(deadline=None, max_examples=20)
+def test_save_load_and_continue_equals_never_having_stopped(tmp_path_factory, i):
+    path = tmp_path_factory.mktemp("state") / "state.npz"
+    state_of(BATCH.slice(0, i)).save(path)
+    loaded = CovarianceAccumulator.load(path)
+    loaded.update(BATCH.slice(i))
+    assert_same(loaded, state_of(BATCH), atol=1e-13)
+
+
+def test_unusable_rows_are_left_out_and_counted_and_travel_with_the_state(tmp_path):
+    rows = A.copy()
+    rows[3] = np.nan
+    rows[5] = 0
+    acc = state_of(batch_of(a=rows, b=B))
+    kept = [i for i in range(40) if i not in (3, 5)]
+    expected = state_of(BATCH.take(pa.array(kept)))
+    np.testing.assert_allclose(acc.second_moment()[2], expected.second_moment()[2], atol=1e-12)
+    assert acc.n_rows == 38
+    acc.save(tmp_path / "s.npz")
+    assert CovarianceAccumulator.load(tmp_path / "s.npz").invalid.n_rows == 2
+
+
+def test_the_tiled_accumulation_of_large_states_equals_the_plain_one(monkeypatch):
+    monkeypatch.setattr("spec_store.spectral.covariance._TILE", 3)
+    acc = CovarianceAccumulator(MAPS)
+    for piece in pieces([0, 7, 40]):
+        acc.accumulate(acc.columns(piece))
+    assert_same(acc, state_of(BATCH))
+
+
+def test_halves_are_split_by_the_key_and_not_by_the_position():
+    backwards = BATCH.take(pa.array(np.arange(39, -1, -1)))
+    assert_same(state_of(backwards), state_of(BATCH))
+    assert 8 < state_of(BATCH).counts[0] < 32
+
+
+def test_states_of_different_maps_are_refused():
+    other = [MAPS[0], RandomFourierMap("b", 9, True, "float64", 0.8, 5, 1, False)]
+    with pytest.raises(InputError, match="different feature maps can't be merged"):
+        state_of(BATCH).merge(state_of(BATCH, maps=other))
+
+
+def test_float32_products_stay_within_1e_6_of_float64():
+    # Rounding to float32 is 6e-8 relative; sums of 4,096 products add about √4096 of them at random.
+    a, b = random_pair(4096, 32, 48)
+    batch = batch_of(a=a, b=b)
+    states = [
+        state_of(batch, maps=[CosineMap("a", 32, True, t), CosineMap("b", 48, True, t)])
+        for t in ("float32", "float64")
+    ]
+    narrow, wide = (s.second_moment()[2] for s in states)
+    assert np.abs(narrow - wide).max() < 1e-6 * np.abs(wide).max()
+    values = [solve(s, modes=5).ends[0].eigenvalues for s in states]
+    np.testing.assert_allclose(values[0], values[1], atol=1e-6 * values[1][0])

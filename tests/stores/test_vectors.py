@@ -1,0 +1,95 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from spec_store.errors import InputError, InvalidVectorsError
+from spec_store.stores.vectors import InvalidRows, decode, vector_width
+
+ROWS = [[1.0, 2.0], None, [3.0, float("nan")], [0.0, 0.0], [5.0, None], [6.0, 7.0], [float("inf"), 1.0]]
+KINDS = [
+    pa.list_(pa.float32(), 2),
+    pa.list_(pa.float64(), 2),
+    pa.list_(pa.float16(), 2),
+    pa.list_(pa.float32()),
+    pa.large_list(pa.float32()),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(("start", "stop"), [(0, 7), (1, 6), (2, 2), (3, 7)])
+def test_every_unusable_row_is_found_at_its_own_place_whatever_the_slice(kind, start, stop):
+    array = pa.array(ROWS, kind).slice(start, stop - start)
+    found = decode("v", array, 2, directions=True)
+    assert found.reason.tolist() == [0, 1, 2, 3, 1, 0, 2][start:stop]
+    for i, row in enumerate(ROWS[start:stop]):
+        if found.usable[i]:
+            np.testing.assert_array_equal(found.matrix[i], row)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32(), 3), pa.list_(pa.float16(), 3), pa.list_(pa.uint8(), 3)]
+)
+def test_a_column_without_nulls_is_viewed_and_not_copied(kind):
+    array = pa.array(np.arange(30).reshape(10, 3).tolist(), kind)[4:9]
+    found = decode("v", array, 3, directions=False)
+    buffer = np.frombuffer(array.values.buffers()[1], found.matrix.dtype)
+    assert np.shares_memory(found.matrix, buffer)
+    np.testing.assert_array_equal(found.matrix, np.arange(12, 27).reshape(5, 3))
+
+
+def test_a_zero_vector_is_usable_where_no_direction_is_needed():
+    array = pa.array([[0.0, 0.0]], pa.list_(pa.float32(), 2))
+    assert decode("v", array, 2, directions=False).usable.all()
+
+
+def test_norms_beyond_float32_are_still_right():
+    array = pa.array([[1e30, 1e30], [1e-20, 0.0]], pa.list_(pa.float32(), 2))
+    found = decode("v", array, 2, directions=True)
+    assert found.usable.all()
+    np.testing.assert_allclose(found.sq_norms, [2e60, 1e-40], rtol=1e-6)
+
+
+def test_another_width_is_refused_and_names_the_first_such_row():
+    array = pa.array([[1.0, 2.0], None, [1.0], [2.0]], pa.list_(pa.float32()))
+    with pytest.raises(InvalidVectorsError, match=r"row 12 has 1 dimensions where 2 are expected"):
+        decode("v", array, 2, directions=True, keys=pa.array([10, 11, 12, 13]))
+    with pytest.raises(InvalidVectorsError, match="has 2 dimensions where 3"):
+        decode("v", pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)), 3, directions=True)
+
+
+def test_the_width_of_a_variable_list_is_that_of_its_first_vector():
+    kind = pa.list_(pa.float32())
+    assert vector_width("v", kind, pa.array([None, [1.0, 2.0]], kind)) == 2
+    with pytest.raises(InvalidVectorsError, match="every row looked at is null"):
+        vector_width("v", kind, pa.array([None], kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (pa.string(), "holds string"),
+        (pa.list_(pa.string()), "holds list<"),
+        (pa.list_(pa.list_(pa.float32(), 4)), "several vectors per row"),
+        (pa.float32(), "holds float"),
+    ],
+    ids=str,
+)
+def test_what_is_not_a_vector_is_refused_by_type(kind, said):
+    with pytest.raises(InputError, match=said):
+        vector_width("v", kind)
+
+
+def test_invalid_rows_add_subtract_and_survive_json():
+    array = pa.array(ROWS, pa.list_(pa.float32(), 2))
+    keys = pa.array(range(7))
+    v = decode("v", array, 2, directions=True)
+    one, two = InvalidRows(), InvalidRows()
+    one.update(keys, {"v": v})
+    assert one.n_rows == 5
+    assert one.describe() == "column 'v': 2 null, 2 not finite, 1 zero (first: row 1)"
+    two.update(keys, {"v": v, "w": v})
+    assert two.n_rows == 5
+    total = InvalidRows.from_json(one.to_json())
+    total.merge(two)
+    total.merge(two, sign=-1)
+    assert (total.counts, total.n_rows) == (one.counts, one.n_rows)
