@@ -118,8 +118,8 @@ def test_an_embedding_does_not_differ_from_itself(dtype):
     a, _ = random_pair(3000, 40, 40)
     found = solve(state(cosine_maps(a, a, dtype), a, a), modes=10)
     assert [len(end.eigenvalues) for end in found.ends] == [0, 0]
-    # An error ε of the moment moves eigenvalues by √ε here, and whether there is one in float32 depends on the
-    # BLAS kernel: some round xᵀx and xᵀy alike for equal x and y, some don't.
+    # An error ε of the moment moves eigenvalues by √ε here; whether float32 makes one depends on the
+    # BLAS kernel, as some round xᵀx and xᵀy alike for equal x and y.
     assert found.spec_diff < (found.rounding if dtype == "float32" else 1e-6)
     assert found.rounding < 1e-3
     assert found.cka == pytest.approx(1.0)
