@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from spec_store.connector import Capability, Connector, Source, is_own_result
-from spec_store.errors import InputError, TableNotFoundError
+from spec_store.errors import InputError, RetryError, TableNotFoundError
+from spec_store.stores.files import atomic_file, check_replaceable
 
-from .files import FileSource, file_format, locate
+from .files import FileSource, file_format, file_info, locate
 from .memory import wrap
 
 __all__ = ["ArrowConnector"]
@@ -51,41 +53,54 @@ class ArrowConnector(Connector):
         return wrap(data)
 
     def check_create(self, uri: str, table: str | None, schema: pa.Schema) -> None:
-        """Refuse folders that can't be written, unknown suffixes, and files that are not our results."""
-        file_format(uri)
-        if "://" not in uri:
-            folder = Path(uri).absolute().parent
-            if not folder.is_dir():
-                raise TableNotFoundError(f"No folder {folder} to write {Path(uri).name} to.")
-            if not os.access(folder, os.W_OK):
-                raise InputError(f"{uri} can't be written: the folder is read-only.")
-            if Path(uri).exists() and not is_own_result(FileSource(uri).schema):
-                raise InputError(
-                    f"{uri} exists, and holds more than spec-store's results. Give another name, or remove it"
-                    " first."
-                )
+        """Refuse what can't be written: missing folders, unknown suffixes, files that are not our results."""
+        _target(uri)
 
     def create(
         self, uri: str, table: str | None, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
     ) -> None:
-        """Write a file, whole or not at all: beside its place, then renamed into it."""
-        self.check_create(uri, table, schema)
-        filesystem, path = locate(uri)
-        if "://" in uri:  # an object appears when its upload is complete
-            try:
-                with filesystem.open_output_stream(path) as sink:
-                    _write(sink, file_format(path), schema, batches)
-            except BaseException:  # closing the stream has completed the upload of what there was
-                filesystem.delete_file(path)
-                raise
-            return
-        partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.partial")
-        try:
-            with pa.OSFile(str(partial), "wb") as sink:
+        """Write a file or an object, atomically.
+
+        An object is written to a temporary file first: closing an upload that has failed would complete it.
+        """
+        filesystem, path = _target(uri)
+        if isinstance(filesystem, fs.LocalFileSystem):
+            with atomic_file(path) as sink:
                 _write(sink, file_format(path), schema, batches)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryFile(prefix="spec-store-") as file:
+            _write(file, file_format(path), schema, batches)
+            file.seek(0)
+            _upload(file, filesystem, path, uri)
+
+
+def _target(uri: str) -> tuple[fs.FileSystem, str]:
+    """Where a result is to be written. Raises InputError, TableNotFoundError."""
+    filesystem, path = locate(uri)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    if local:
+        check_replaceable(path)
+    file_format(path)
+    if file_info(filesystem, path, uri).type == fs.FileType.NotFound:
+        bucket = path.lstrip("/").split("/")[0]
+        if not local and file_info(filesystem, bucket, uri).type == fs.FileType.NotFound:
+            raise TableNotFoundError(f"{uri} can't be written: there is no {bucket!r}.")
+    elif not is_own_result(FileSource(uri).schema):
+        raise InputError(
+            f"{uri} exists, and holds more than spec-store's results. Give another name, or remove it first."
+        )
+    return filesystem, path
+
+
+def _upload(file: BinaryIO, filesystem: fs.FileSystem, path: str, uri: str) -> None:
+    try:
+        with filesystem.open_output_stream(path) as sink:
+            shutil.copyfileobj(file, sink, 1 << 20)
+    except OSError as error:
+        raise RetryError(f"{uri} was not written: {error}") from error
+    except BaseException:  # closing the stream has completed the upload of a part
+        filesystem.delete_file(path)
+        raise
 
 
 def _write(sink: Any, kind: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:

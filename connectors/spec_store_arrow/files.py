@@ -15,9 +15,10 @@ from spec_store.errors import InputError, TableNotFoundError
 
 from .numbered import NumberedSource
 
-__all__ = ["FileSource", "file_format", "locate"]
+__all__ = ["FileSource", "file_format", "file_info", "locate"]
 
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
+_PATIENCE_SECONDS = 30
 
 
 class FileSource(NumberedSource):
@@ -92,14 +93,33 @@ class FileSource(NumberedSource):
 
 
 def locate(uri: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path or URI, and the path in it."""
+    """The file system of a path or URI, and the path in it. Raises InputError."""
+    if "://" not in uri:
+        return fs.LocalFileSystem(), str(Path(uri).absolute())
     try:
-        found: tuple[fs.FileSystem, str] = (
-            fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), str(Path(uri).absolute()))
-        )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{uri} is no place that Arrow can read: {error}") from error
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(_impatient(uri))
+    except Exception as error:  # whatever the scheme's own library raises
+        raise InputError(f"{uri} can't be read: {_reason(error)}") from error
     return found
+
+
+def _impatient(uri: str) -> str:
+    """Google's client retries for 15 minutes by default."""
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENCE_SECONDS}"
+
+
+def file_info(filesystem: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
+    """What is at a path. Raises InputError where the store can't be reached."""
+    try:
+        return filesystem.get_file_info(path)
+    except Exception as error:  # whatever the scheme's own library raises
+        raise InputError(f"{uri} can't be reached: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error)
 
 
 def file_format(path: str) -> str:
@@ -116,7 +136,7 @@ def _hive(path: str) -> Any:
 
 def _files(filesystem: fs.FileSystem, path: str, uri: str) -> list[str]:
     """The data files, sorted; hidden ones and those that writers mark with an underscore left out."""
-    info = filesystem.get_file_info(path)
+    info = file_info(filesystem, path, uri)
     if info.type == fs.FileType.NotFound:
         raise TableNotFoundError(f"No file or folder {uri}.")
     if info.type == fs.FileType.File:

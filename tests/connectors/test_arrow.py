@@ -3,6 +3,7 @@
 import os
 
 import duckdb
+import fsspec
 import numpy as np
 import pandas
 import polars
@@ -193,3 +194,86 @@ def test_data_in_memory_is_compared_and_written_to_a_file(tmp_path, planted_tabl
     with pytest.raises(InputError, match="holds more than spec-store's results"):
         run.write(out=tmp_path / "other.parquet")
     assert sorted(os.listdir(tmp_path)) == ["other.parquet", "scores.parquet"]
+
+
+OWN = pa.schema([pa.field("id", pa.int64(), metadata={"spec_store.run": "test"})])
+
+
+def own_rows(n):
+    return iter([pa.record_batch([pa.array(range(n), pa.int64())], schema=OWN)])
+
+
+def fail_after(batches):
+    yield from batches
+    raise RuntimeError("the power went out")
+
+
+def test_results_never_pass_through_a_link_or_replace_what_is_not_a_plain_file(tmp_path):
+    connector = get_connector("arrow")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"old")
+    foreseen = tmp_path / f".scores.parquet.{os.getpid()}.partial"
+    foreseen.symlink_to(victim)
+    connector.create(str(tmp_path / "scores.parquet"), None, OWN, own_rows(5))
+    assert victim.read_bytes() == b"old"
+    assert foreseen.is_symlink()
+    (tmp_path / "link.parquet").symlink_to(tmp_path / "scores.parquet")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for uri in (str(tmp_path / "link.parquet"), f"file://{tmp_path}/link.parquet"):
+        with pytest.raises(InputError, match=r"link\.parquet is a symbolic link"):
+            connector.check_create(uri, None, OWN)
+        with pytest.raises(InputError, match=r"link\.parquet is a symbolic link"):
+            connector.create(uri, None, OWN, own_rows(6))
+    with pytest.raises(InputError, match=r"pipe\.parquet is a named pipe"):
+        connector.create(str(tmp_path / "pipe.parquet"), None, OWN, own_rows(6))
+    assert pq.read_table(tmp_path / "scores.parquet")["id"].to_pylist() == list(range(5))
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    connector = get_connector("arrow")
+    (tmp_path / "folder.parquet").mkdir()
+    for target, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "folder.parquet", "is a folder"),
+        (tmp_path / "nothing" / "x.parquet", "there is no folder"),
+        (tmp_path / "x.csv", r"suffix '\.csv'"),
+        ("foo://bucket/x.parquet", "Unrecognized filesystem type"),
+    ):
+        with pytest.raises(InputError, match=message):
+            connector.check_create(str(target), None, OWN)
+
+
+@pytest.fixture
+def bucket():
+    store = fsspec.filesystem("memory")
+    store.mkdir("/bucket")
+    yield "fsspec+memory://bucket"
+    store.rm("/bucket", recursive=True)
+
+
+def test_an_object_is_replaced_only_by_a_complete_one_and_only_if_it_is_ours(bucket):
+    connector = get_connector("arrow")
+    uri = f"{bucket}/scores.parquet"
+    with pytest.raises(RuntimeError, match="the power went out"):
+        connector.create(uri, None, OWN, fail_after(own_rows(3)))
+    with pytest.raises(TableNotFoundError):
+        connector.open(uri)
+    for n in (5, 6):
+        connector.create(uri, None, OWN, own_rows(n))
+    with pytest.raises(RuntimeError, match="the power went out"):
+        connector.create(uri, None, OWN, fail_after(own_rows(3)))
+    assert connector.open(uri).count() == 6
+    other = pa.schema([("id", pa.int64())])
+    connector.create(f"{bucket}/other.parquet", None, other, iter([]))
+    with pytest.raises(InputError, match="holds more than spec-store's results"):
+        connector.check_create(f"{bucket}/other.parquet", None, OWN)
+    with pytest.raises(TableNotFoundError, match="there is no 'elsewhere'"):
+        connector.check_create("fsspec+memory://elsewhere/x.parquet", None, OWN)
+
+
+def test_an_object_store_that_is_down_is_named_before_any_work(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    uri = "s3://bucket/x.parquet?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    with pytest.raises(InputError, match=r"can't be reached: .*Could not connect to server"):
+        get_connector("arrow").check_create(uri, None, OWN)
