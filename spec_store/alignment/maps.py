@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import struct
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,12 @@ __all__ = ["AlignmentMap", "load_map"]
 
 _FORMAT = 1
 _CHUNK_ROWS = 4096
+_PARTS = ("header", "weights", "bias", "frequencies")
+# What the parsers of zip, npy and JSON raise for bytes that are something else.
+_UNREADABLE = (
+    *(KeyError, TypeError, ValueError, EOFError, RecursionError, NotImplementedError),
+    *(struct.error, zipfile.BadZipFile),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,11 @@ class AlignmentMap:
         Whether outputs are scaled to unit length, as the objective sees them.
     about
         Provenance: columns, options, what was held out. JSON values only.
+
+    Raises
+    ------
+    InputError
+        Arrays of other shapes or types, or with values that are not finite.
     """
 
     weights: NDArray[np.float32]
@@ -45,6 +58,22 @@ class AlignmentMap:
     frequencies: NDArray[np.float32]
     unit: bool = True
     about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, n_axes in (("weights", 2), ("bias", 1), ("frequencies", 2)):
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != n_axes:
+                found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array)
+                raise InputError(f"{name} of a map is {found}; expected a float32 array of {n_axes} axes.")
+            if not np.isfinite(array).all():
+                n = int((~np.isfinite(array)).sum())
+                raise InputError(f"{n:,} of {array.size:,} {name} of a map are not finite: fit it again.")
+        expected = (self.width + 2 * self.frequencies.shape[1], len(self.bias))
+        if self.weights.shape != expected or 0 in (self.width, *expected):
+            raise InputError(
+                f"Weights of a map have shape {self.weights.shape}; frequencies {self.frequencies.shape} and"
+                f" bias {self.bias.shape} want {expected}, and at least one dimension in and out."
+            )
 
     @property
     def width(self) -> int:
@@ -140,7 +169,8 @@ def features(unit_rows: NDArray[Any], frequencies: NDArray[Any]) -> NDArray[Any]
 def load_map(file: str | Path | BinaryIO) -> AlignmentMap:
     """Read a map that `AlignmentMap.save` (or ``spec-store align --export``) wrote.
 
-    Raises InputError for a file that is none, or of a newer format.
+    Raises InputError for a file that is none, or of a newer format. A file takes no more memory than it is
+    long, whatever it says of itself.
 
     Examples
     --------
@@ -159,11 +189,62 @@ def load_map(file: str | Path | BinaryIO) -> AlignmentMap:
 
 def _read(stream: BinaryIO, name: str) -> AlignmentMap:
     try:
-        with np.load(stream, allow_pickle=False) as stored:
-            header = json.loads(stored["header"].tobytes())
-            if header["format"] == _FORMAT:
-                arrays = {part: stored[part] for part in ("weights", "bias", "frequencies")}
-                return AlignmentMap(**arrays, unit=header["unit"], about=header["about"])
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        parts = _members(stream)
+        header = json.loads(parts["header"].tobytes())
+        if header["format"] != _FORMAT:
+            raise InputError(f"{name}: map format {header['format']} is not known; expected {_FORMAT}.")
+        arrays = {part: parts[part] for part in _PARTS[1:]}
+        unit, about = header["unit"], header["about"]
+        if not isinstance(unit, bool) or not isinstance(about, dict):
+            raise ValueError("unit is to be true or false, and about an object")
+        return AlignmentMap(**arrays, unit=unit, about=_checked(about))
+    except InputError:
+        raise
+    except _UNREADABLE as error:
         raise InputError(f"{name} is not a map that spec-store exported: {error}") from error
-    raise InputError(f"{name}: map format {header['format']} is not known; expected {_FORMAT}.")
+
+
+def _members(stream: BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive as `AlignmentMap.save` writes it; no more memory than the file is long.
+
+    Raises ValueError for anything else: arrays that are compressed or encrypted, or larger or smaller than
+    their headers say.
+    """
+    length = stream.seek(0, io.SEEK_END)
+    arrays = {}
+    with zipfile.ZipFile(stream) as archive:
+        stored = {info.filename: info for info in archive.infolist()}
+        for name in _PARTS:
+            info = stored[f"{name}.npy"]
+            plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+            if not plain or info.file_size != info.compress_size or info.file_size > length:
+                raise ValueError(f"{info.filename} is compressed, or larger than the file")
+            arrays[name] = _array(io.BytesIO(archive.read(info)), info.filename)
+    return arrays
+
+
+def _array(member: io.BytesIO, name: str) -> NDArray[Any]:
+    if np.lib.format.read_magic(member) != (1, 0):
+        raise ValueError(f"{name} has an unknown array format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+    content = member.getbuffer()[member.tell() :]
+    if dtype.hasobject or any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"{name} holds {len(content):,} bytes, and its header says {dtype} {shape}")
+    flat = np.frombuffer(content, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _checked(about: dict[str, Any]) -> dict[str, Any]:
+    """The provenance, what later steps read of it being of the right type."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "held_out": (float, int),
+        "seed": (int,),
+        "in_place": (bool,),
+        "key": (str, type(None)),
+    }
+    for name, allowed in kinds.items():
+        if name in about and type(about[name]) not in allowed:
+            raise ValueError(f"{name} is {about[name]!r}")
+    if not 0 < about.get("held_out", 1) <= 1:
+        raise ValueError(f"held_out is {about['held_out']}, not a share of the rows")
+    return about

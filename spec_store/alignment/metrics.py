@@ -29,17 +29,26 @@ def ranks(
 
     Notes
     -----
-    Rows at the same distance as the own one count half: a map that collapses all rows has no recall.
-    Memory: blocks of 1,024 x m.
+    Rows at the same distance as the own one count half: a map that collapses all rows has no recall. A
+    similarity that is not finite ranks last. Memory: blocks of 1,024 x m.
     """
     own = np.arange(len(queries)) if own is None else own
     found = np.empty(len(queries))
     for start in range(0, len(queries), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        similarity = queries[rows] @ gallery.T
+        similarity = _similarity(queries[rows], gallery)
         mine = similarity[np.arange(len(similarity)), own[rows]][:, None]
         found[rows] = (similarity > mine).sum(axis=1) + ((similarity == mine).sum(axis=1) - 1) / 2
+        found[rows][mine[:, 0] == -np.inf] = len(gallery) - 1
     return found
+
+
+def _similarity(rows: NDArray[Any], gallery: NDArray[Any]) -> NDArray[Any]:
+    """Inner products, shape (n, m); -inf where they are not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        similarity: NDArray[Any] = rows @ gallery.T
+    similarity[~np.isfinite(similarity)] = -np.inf
+    return similarity
 
 
 def recall(rank: NDArray[np.float64], k: int) -> float:
@@ -65,7 +74,7 @@ def nearest(
 
     Returns
     -------
-    Shape (n, min(k, m - 1)).
+    Shape (n, min(k, m - 1)); -1 in the place of a row whose similarity is not finite.
     """
     gallery = rows if gallery is None else gallery
     own = np.arange(len(rows)) if own is None else own
@@ -73,16 +82,18 @@ def nearest(
     found = np.empty((len(rows), k), np.intp)
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        similarity = rows[block] @ gallery.T
+        similarity = _similarity(rows[block], gallery)
         similarity[np.arange(len(similarity)), own[block]] = -np.inf
-        found[block] = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
+        found[block] = np.where(np.take_along_axis(similarity, near, axis=1) > -np.inf, near, -1)
     return found
 
 
 def neighbour_overlap(one: NDArray[np.intp], two: NDArray[np.intp]) -> NDArray[np.float64]:
     """The share of each row's nearest that both lists of `nearest` hold, shape (n,)."""
     k = one.shape[1]
-    return np.asarray((one[:, :, None] == two[:, None, :]).any(axis=2).sum(axis=1) / max(k, 1))
+    common = (one[:, :, None] == two[:, None, :]).any(axis=2) & (one >= 0)
+    return np.asarray(common.sum(axis=1) / max(k, 1))
 
 
 def cosines(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.float64]:

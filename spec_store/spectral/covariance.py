@@ -125,8 +125,19 @@ class CovarianceAccumulator:
         self.add(self.moments(self.columns(batch)))
 
     def revert(self, batch: pa.RecordBatch) -> None:
-        """Take out rows that were added before; the inverse of `update` to float64 rounding."""
-        self.add(self.moments(self.columns(batch)), sign=-1)
+        """Take out rows that were added before; the inverse of `update` to float64 rounding.
+
+        Raises InputError, and leaves the state as it was, for more rows than it holds.
+        """
+        taken = self.moments(self.columns(batch))
+        too_many = any(n > held for n, held in zip(taken.counts, self.counts, strict=True))
+        if too_many or not self.invalid.includes(taken.invalid):
+            raise InputError(
+                f"{len(batch):,} rows can't be taken out of a state of {self.n_rows:,} usable and"
+                f" {self.invalid.n_rows:,} unusable rows: they were not all added to it. Only rows that were"
+                " added, with the same keys and vectors, can be reverted."
+            )
+        self.add(taken, sign=-1)
 
     def columns(self, batch: pa.RecordBatch) -> RowColumns:
         """The raw columns of a batch. Pure: may run in several threads."""

@@ -83,6 +83,11 @@ class InvalidRows:
             self.first.setdefault(column, row)
         self.n_rows += sign * other.n_rows
 
+    def includes(self, other: InvalidRows) -> bool:
+        """Whether a tally of some of these rows could be `other`."""
+        known = all(n <= self.counts.get(at, 0) for at, n in other.counts.items())
+        return known and other.n_rows <= self.n_rows
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts, for `from_json`."""
         counts = [[column, reason, n] for (column, reason), n in self.counts.items()]

@@ -1,7 +1,10 @@
 """Fitted maps as files and functions, and the closed forms that fits begin from."""
 
+import io
 import json
 import sys
+import tracemalloc
+import zipfile
 
 import numpy as np
 import onnx
@@ -125,6 +128,75 @@ def broken(folder, what):
 def test_what_is_no_map_is_refused(tmp_path, what, message):
     with pytest.raises(InputError, match=message):
         spec_store.load_map(broken(tmp_path, what))
+
+
+def archive(path, compression=zipfile.ZIP_STORED, **members):
+    """An .npz whose members are arrays, or bytes as they are."""
+    map_ = some_map()
+    header = np.frombuffer(json.dumps({"format": 1, "unit": True, "about": {}}).encode(), np.uint8)
+    parts = {"header": header, **{n: getattr(map_, n) for n in ("weights", "bias", "frequencies")}, **members}
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in parts.items():
+            if not isinstance(content, bytes):
+                buffer = io.BytesIO()
+                np.save(buffer, np.asarray(content))
+                content = buffer.getvalue()
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+def header_only(shape, dtype="<f4"):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def about(**values):
+    return np.frombuffer(json.dumps({"format": 1, "unit": True, "about": values}).encode(), np.uint8)
+
+
+def test_an_archive_as_others_write_it_is_read(tmp_path):
+    map_ = some_map()
+    loaded = spec_store.load_map(archive(tmp_path / "m.npz", weights=np.asfortranarray(map_.weights)))
+    assert np.array_equal(loaded.weights, map_.weights)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"weights": np.full((11, 4), np.nan, np.float32)}, "44 of 44 weights of a map are not finite"),
+        ({"bias": np.array([0, 1, np.inf, 2], np.float32)}, "1 of 4 bias of a map are not finite"),
+        ({"weights": np.zeros((10, 4), np.float32)}, r"shape \(10, 4\).*want \(11, 4\)"),
+        ({"bias": np.zeros((4, 1), np.float32)}, "expected a float32 array of 1 axes"),
+        ({"frequencies": np.zeros((5, 3), np.int64)}, "expected a float32 array of 2 axes"),
+        ({"weights": np.array([["x"] * 4] * 11)}, "expected a float32 array of 2 axes"),
+        ({"weights": header_only((1 << 40, 1 << 10))}, "is not a map"),
+        ({"weights": header_only((-1, 4))}, "is not a map"),
+        ({"weights": header_only((11, 4)) + bytes(11 * 4 * 4 + 1)}, "is not a map"),
+        ({"weights": header_only((11, 4), "|O") + bytes(8 * 44)}, "is not a map"),
+        ({"header": np.frombuffer(b"[" * 100_000, np.uint8)}, "is not a map"),
+        ({"header": about(held_out="all")}, "is not a map"),
+        ({"header": about(held_out=float("nan"))}, "is not a map"),
+        ({"header": about(seed=0.5)}, "is not a map"),
+        ({"compression": zipfile.ZIP_DEFLATED, "bias": bytes(50_000_000)}, "compressed, or larger"),
+    ],
+)
+def test_a_map_file_that_lies_or_holds_no_numbers_is_refused(tmp_path, members, message):
+    path = archive(tmp_path / "m.npz", **members)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=message):
+            spec_store.load_map(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_map_of_values_that_are_not_finite_cannot_be_made(value):
+    weights = np.full((5, 4), value, np.float32)
+    with pytest.raises(InputError, match="20 of 20 weights of a map are not finite"):
+        AlignmentMap(weights, np.zeros(4, np.float32), np.zeros((5, 0), np.float32))
 
 
 def pairs(n=4000):

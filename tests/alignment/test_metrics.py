@@ -35,6 +35,20 @@ def test_a_map_that_collapses_all_rows_has_no_recall():
     assert np.isnan(recall(np.empty(0), 1))
 
 
+def test_a_similarity_that_is_not_finite_ranks_last():
+    gallery = rows(200, 5)
+    nothing = np.full_like(gallery, np.nan)
+    assert ranks(nothing, gallery).tolist() == [199] * 200
+    assert recall(ranks(gallery, nothing), 199) == 0
+    assert neighbour_overlap(nearest(nothing, 5), nearest(gallery, 5)).max() == 0
+    assert neighbour_overlap(nearest(nothing, 5), nearest(nothing, 5)).max() == 0
+    few = gallery.copy()
+    few[7] = np.inf
+    assert ranks(few, gallery)[7] == 199
+    assert (np.delete(ranks(few, gallery), 7) == 0).all()
+    assert not (nearest(few, 198) == 7).any()
+
+
 def test_nearest_leaves_each_row_out_of_its_own_list():
     x, gallery = rows(1100, 6), rows(80, 6, 1)
     similarity = x @ x.T

@@ -92,6 +92,20 @@ def test_reverting_rows_undoes_updating_with_them(i):
     assert_same(acc, state_of(BATCH.slice(0, i)))
 
 
+def test_rows_that_were_not_added_cannot_be_reverted_and_the_state_stays():
+    acc, expected = state_of(BATCH.slice(0, 4)), state_of(BATCH.slice(0, 4))
+    unusable = A.copy()
+    unusable[:2] = np.nan
+    for other in (BATCH.slice(0, 10), batch_of(a=unusable, b=B).slice(0, 3)):
+        with pytest.raises(
+            InputError, match=r"can't be taken out of a state of 4 usable and 0 unusable rows"
+        ):
+            acc.revert(other)
+        assert_same(acc, expected)
+    acc.revert(BATCH.slice(0, 4))
+    assert acc.n_rows == 0
+
+
 @given(st.integers(0, 40))
 @settings(deadline=None, max_examples=20)
 def test_save_load_and_continue_equals_never_having_stopped(tmp_path_factory, i):

@@ -108,6 +108,26 @@ def test_everything_is_to_be_embedded_anew_where_all_rows_fail_and_no_slice_says
     assert (found.re_embed, found.n_re_embed) == ("true", N)
 
 
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_a_map_of_zeros_or_of_one_vector_fails(db, bias):
+    shapes = (32, 24), (24,), (32, 0)
+    weights, constant, frequencies = (np.zeros(s, np.float32) for s in shapes)
+    found = gate(db, map=spec_store.AlignmentMap(weights, constant + np.float32(bias), frequencies))
+    assert found.overall.recall < 0.1
+    assert found.overall.overlap < 0.1
+    assert found.overall.verdict == "re-embed"
+    assert found.failed
+
+
+def test_a_map_of_nan_is_refused(db, tmp_path):
+    _, stored = recorded_map("images", ("clip", "dino"), db=db)
+    with np.load(stored) as parts:
+        arrays = {name: parts[name] for name in parts.files}
+    np.savez(tmp_path / "nan.npz", **{**arrays, "weights": np.full_like(arrays["weights"], np.nan)})
+    with pytest.raises(InputError, match="weights of a map are not finite"):
+        gate(db, map=tmp_path / "nan.npz")
+
+
 def noise():
     rng = np.random.default_rng(0)
     return (rng.standard_normal(s).astype(np.float32) for s in ((32, 24), (24,), (32, 0)))
