@@ -151,7 +151,12 @@ class Source(ABC):
 
     @abstractmethod
     def count(self, where: str | None = None) -> int:
-        """Rows in the pinned version, or those that match `where`. Raises FilterError."""
+        """Rows in the pinned version, or those that match `where`.
+
+        A filter is one boolean expression of SQL: a connector puts
+        `spec_store.stores.filters.parenthesized(where)` into its query, so that text after the expression is
+        refused and not ignored. Raises FilterError.
+        """
 
     @abstractmethod
     def batches(

@@ -24,6 +24,7 @@ __all__ = [
     "TableNotFoundError",
     "UnsupportedError",
     "did_you_mean",
+    "sentence",
 ]
 
 
@@ -85,3 +86,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
         return "There are none."
     shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"There are: {shown}."
+
+
+def sentence(text: str) -> str:
+    """The text as the beginning of a sentence; one that begins with a path or a name stays as it is."""
+    begins_with_a_word = text.startswith(("table '", 'table "', "a "))
+    return text[0].upper() + text[1:] if begins_with_a_word else text

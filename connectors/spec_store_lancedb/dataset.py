@@ -11,6 +11,7 @@ import lance
 from lance.commit import CommitConflictError
 
 from spec_store.errors import RetryError
+from spec_store.stores.filters import parenthesized
 
 __all__ = ["MOST_ATTEMPTS", "is_conflict", "latest", "pause", "retried", "scan"]
 
@@ -64,7 +65,7 @@ def scan(
     """A scanner in file order, in bounded memory."""
     return dataset.scanner(
         columns=list(columns),
-        filter=where,
+        filter=None if where is None else parenthesized(where),
         fragments=fragments,
         with_row_id=True,
         with_row_address=with_row_address,

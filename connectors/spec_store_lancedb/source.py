@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ from spec_store.errors import (
     InputError,
     UnsupportedError,
     did_you_mean,
+    sentence,
 )
+from spec_store.stores.filters import parenthesized
 
 from .annotate import annotate, drop_annotations, foreign_columns
 from .dataset import latest, retried, scan
@@ -54,7 +57,7 @@ class LanceSource(Source):
         if where is None:
             return int(self._dataset.count_rows())
         with _filter_errors(where):
-            return int(self._dataset.count_rows(filter=where))
+            return int(self._dataset.count_rows(filter=parenthesized(where)))
 
     def batches(
         self,
@@ -72,8 +75,7 @@ class LanceSource(Source):
             scanner = scan(self._dataset, columns, where, batch_rows, fragments)
             if where is not None:
                 scanner.projected_schema  # noqa: B018  # compiles the filter, without reading
-        order = [_KEY, *columns]
-        return (batch.select(order) for batch in scanner.to_batches())
+        return _selected(scanner, [_KEY, *columns], where)
 
     def latest(self) -> LanceSource:
         """The newest version of the table."""
@@ -108,12 +110,12 @@ class LanceSource(Source):
         """Refuse other people's columns, file formats too old, and folders that can't be written."""
         if foreign := foreign_columns(self.schema, schema.names):
             raise ColumnClashError(
-                f"{self.describe().capitalize()} already has {', '.join(foreign)}, which spec-store did not"
+                f"{sentence(self.describe())} already has {', '.join(foreign)}, which spec-store did not"
                 " write. Give another --prefix."
             )
         if self._dataset.data_storage_version in ("0.1", "legacy"):
             raise UnsupportedError(
-                f"{self.describe().capitalize()} is in Lance's legacy file format, which columns can't be"
+                f"{sentence(self.describe())} is in Lance's legacy file format, which columns can't be"
                 " added to. Rewrite it into a new table."
             )
         if "://" not in self._dataset.uri:
@@ -123,7 +125,7 @@ class LanceSource(Source):
                     pass
             except OSError as error:
                 raise InputError(
-                    f"{self.describe().capitalize()} can't be written: {error.strerror}. Use --dry-run to"
+                    f"{sentence(self.describe())} can't be written: {error.strerror}. Use --dry-run to"
                     " compare without writing."
                 ) from error
 
@@ -166,7 +168,7 @@ class LanceSource(Source):
     def _fragment(self, partition: Partition) -> lance.LanceFragment:
         fragment = self._dataset.get_fragment(int(partition.id))
         if fragment is None:
-            raise InputError(f"{self.describe().capitalize()} has no partition {partition.id!r}.")
+            raise InputError(f"{sentence(self.describe())} has no partition {partition.id!r}.")
         return fragment
 
 
@@ -179,13 +181,46 @@ def _nearest(
     return set(found[_KEY].to_pylist())
 
 
+def _selected(scanner: lance.LanceScanner, names: list[str], where: str | None) -> Iterator[pa.RecordBatch]:
+    """The scanner's batches; a filter that fails on a row, as a division by zero does, is a FilterError."""
+    try:
+        for batch in scanner.to_batches():
+            yield batch.select(names)
+    except pa.ArrowInvalid as error:
+        if where is None or "applying filter" not in str(error):
+            raise
+        raise _refused(where, error) from error
+
+
 @contextmanager
 def _filter_errors(where: str | None) -> Iterator[None]:
     """Turn Lance's refusal of a filter into a FilterError."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        if where is None:
+    except FilterError:
+        raise
+    except BaseException as error:
+        if where is None or not (isinstance(error, (ValueError, OSError)) or _is_panic(error)):
             raise
-        reason = str(error).split(", /")[0].split(", rust/")[0].removeprefix("Invalid user input: ")
-        raise FilterError(f"The filter {where!r} can't be used: {reason}") from error
+        raise _refused(where, error) from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Lance's parser panics at placeholders and the like: in this thread, or in one of its own."""
+    return type(error).__name__ == "PanicException" or str(error) == "Task was aborted"
+
+
+def _refused(where: str, error: BaseException) -> FilterError:
+    """With the reason alone, without the place in Lance's code and the statement built around a filter."""
+    said = re.split(r", (?:/|rust/)", str(error))[0]
+    if _is_panic(error):
+        reason = "it holds something that Lance does not implement, such as a placeholder"
+    elif unread := re.search(r"sql parser error: Expected: \), found: (.+)\)$", said, re.DOTALL):
+        reason = (
+            f"it is not understood at {unread[1]!r}. Expected one boolean expression and nothing after it"
+        )
+    elif syntax := re.search(r"sql parser error: (.+)\)$", said, re.DOTALL):
+        reason = syntax[1].replace("found: )", "found its end")
+    else:
+        reason = re.split(r"(?:Invalid user input|Arrow error|Execution error): ", said)[-1].rstrip(".")
+    return FilterError(f"The filter {where!r} can't be used: {reason}.")

@@ -118,10 +118,9 @@ class ColumnRef:
 
         Raises InputError for any other form, ConnectorError for an unknown connector.
         """
-        text = text.strip()
-        if "=" not in text and text:
+        if "=" not in text and text.strip():
             return cls(text)
-        match = _REF.fullmatch(text)
+        match = _REF.fullmatch(text.strip())
         if match is None:
             raise InputError(
                 f"Column {text!r} can't be read: expected a column's name, or name=connector:uri such as"

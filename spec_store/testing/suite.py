@@ -263,7 +263,17 @@ class ConnectorTests:
         assert sorted(found) == list(range(0, 40, 3))
         sample = opened.sample(10, seed=0, columns=["id"], where="id < 40")
         assert max(sample["id"].to_pylist()) < 40
-        for bad in ("id <", "nosuch = 1"):
+        assert opened.count("id < 40 -- the first ones") == 40
+        assert len(self._ids(self._stream(opened, where="id < 40 /* the first ones */")[1])) == 40
+        for bad in (
+            "id <",
+            "nosuch = 1",
+            "id < 40 LIMIT 5",
+            "id < 40 AND",
+            "id < 9 banana",
+            "1=1; SELECT 2",
+            "id < 9) OR (1=1",
+        ):
             with pytest.raises(FilterError):
                 opened.count(bad)
             with pytest.raises(FilterError):

@@ -19,7 +19,7 @@ from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.onnx import is_onnx, to_onnx
 from ..alignment.options import AlignOptions
 from ..connector import Published, Source
-from ..errors import FilterError, InputError, InvalidVectorsError, NotBetterError
+from ..errors import FilterError, InputError, InvalidVectorsError, NotBetterError, sentence
 from ..options import default_prefix
 from ..progress import Progress, silent, timed
 from ..runs import registry as runs
@@ -427,7 +427,7 @@ def _count(source: Source, options: AlignOptions) -> int:
     if n_rows == 0 and options.where is not None:
         raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
     if n_rows == 0:
-        raise InputError(f"{source.describe().capitalize()} is empty: there is nothing to align.")
+        raise InputError(f"{sentence(source.describe())} is empty: there is nothing to align.")
     return n_rows
 
 
@@ -446,7 +446,7 @@ def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
     for what, n in parts.items():
         if n < _FEWEST_ROWS:
             raise InputError(
-                f"{source.describe().capitalize()} gives {n} rows {what}; at least {_FEWEST_ROWS} are needed."
+                f"{sentence(source.describe())} gives {n} rows {what}; at least {_FEWEST_ROWS} are needed."
                 " Give more rows, or another --held-out."
             )
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from ..connector import Annotation, Published, Source, find_field
-from ..errors import FilterError, InputError, InvalidVectorsError
+from ..errors import FilterError, InputError, InvalidVectorsError, sentence
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, silent, timed
 from ..runs import registry as runs
@@ -379,14 +379,14 @@ def _check(source: Source, columns: tuple[str, str], options: CompareOptions) ->
     if n_rows == 0 and options.where is not None:
         raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
     if n_rows == 0:
-        raise InputError(f"{source.describe().capitalize()} is empty: there is nothing to compare.")
+        raise InputError(f"{sentence(source.describe())} is empty: there is nothing to compare.")
     needed = max(options.modes, 2)
     if n_rows < needed:
         raise InputError(
-            f"{source.describe().capitalize()} has {n_rows} rows to compare, fewer than the {options.modes}"
+            f"{sentence(source.describe())} has {n_rows} rows to compare, fewer than the {options.modes}"
             " modes asked for. Give more rows, or fewer --modes."
             if n_rows > 1
-            else f"{source.describe().capitalize()} has one row: a comparison needs at least {needed}."
+            else f"{sentence(source.describe())} has one row: a comparison needs at least {needed}."
         )
     return n_rows
 

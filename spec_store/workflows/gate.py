@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..keys import hash_keys, smallest_hashes
 from ..progress import Progress, silent
 from ..runs import registry as runs
+from ..stores.filters import negated, parenthesized
 from ..stores.locate import DEFAULT_CONNECTOR, ColumnRef, open_columns, open_table
 from .pairs import SPLIT_SEED, PairReader, column_widths
 
@@ -217,11 +218,13 @@ def _told_apart(judge: _GateJudge, verdicts: Sequence[SliceVerdict]) -> tuple[li
     for i in sorted(failing, key=lambda i: (told[i].where == _ALL, told[i].measure)):
         v = told[i]
         if filters:
-            rest = judge.verdict(v.name, f"({v.where}) AND NOT ({' OR '.join(filters)})", v.n_rows)
+            rest = judge.verdict(
+                v.name, f"{parenthesized(v.where)} AND {negated(' OR '.join(filters))}", v.n_rows
+            )
             if rest.verdict != "re-embed":
                 told[i] = replace(v, verdict="in part")
                 continue
-        filters = [_ALL] if v.where == _ALL else [*filters, f"({v.where})"]
+        filters = [_ALL] if v.where == _ALL else [*filters, parenthesized(v.where)]
     return told, " OR ".join(filters) or None
 
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..connector import Source, find_field, is_own_result
-from ..errors import ColumnNotFoundError, InputError
+from ..errors import ColumnNotFoundError, InputError, sentence
 from ..runs.registry import latest_run
 from ..spectral.scoring import RESULT_COLUMNS
+from ..stores.filters import quoted
 from ..stores.locate import DEFAULT_CONNECTOR, open_table
 from ..stores.vectors import is_vector
 
@@ -161,7 +162,7 @@ def _count_labels(
         raise InputError(f"Column {by!r} holds {kind}: labels are strings, numbers or booleans.")
     everywhere: Counter[str] = Counter()
     within: list[Counter[str]] = [Counter() for _ in range(n_clusters)]
-    for batch in source.batches([by, column], where=f"{column} IS NOT NULL", batch_rows=65536):
+    for batch in source.batches([by, column], where=f"{quoted(column)} IS NOT NULL", batch_rows=65536):
         codes = pc.fill_null(batch.column(1).cast(pa.string()), "null").dictionary_encode()
         names = codes.dictionary.to_pylist()
         index = codes.indices.to_numpy()
@@ -190,6 +191,6 @@ def undo(table: str, *, prefix: str, db: str | None = None, connector: str = DEF
     present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
     present += [f.name for f in source.schema if f.name == prefix and is_own_result(pa.schema([f]))]
     if not present:
-        raise InputError(f"{source.describe().capitalize()} has no result columns with prefix {prefix!r}.")
+        raise InputError(f"{sentence(source.describe())} has no result columns with prefix {prefix!r}.")
     source.undo(present)
     return present

@@ -11,9 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from ..alignment.maps import load_map
 from ..connector import Source, find_field
-from ..errors import InputError
+from ..errors import InputError, sentence
 from ..progress import Progress, silent
 from ..runs import registry as runs
+from ..stores.filters import quoted
 from ..stores.locate import DEFAULT_CONNECTOR, open_table
 from .aligned import aligned_annotation, aligned_schema
 
@@ -76,12 +77,13 @@ def update(
     ]
     if not found:
         raise InputError(
-            f"{source.describe().capitalize()} has no aligned column that a run is recorded for: run"
+            f"{sentence(source.describe())} has no aligned column that a run is recorded for: run"
             " spec-store align first."
         )
     maps = [load_map(io.BytesIO(run["state"])) for run in found]
     for run, map_ in zip(found, maps, strict=True):  # refuse before any work
         find_field(source, run["columns"][0])
+        source.count(json.loads(run["options"])["where"])
         source.check_annotation(aligned_schema(source, run["columns"][0], run["prefix"], map_.out_width))
     return [_update(source.latest(), run, map_, progress) for run, map_ in zip(found, maps, strict=True)]
 
@@ -90,7 +92,7 @@ def _update(source: Source, run: dict[str, Any], map_: Any, progress: Progress) 
     column, (origin, _) = run["prefix"], run["columns"]
     options = json.loads(run["options"])
     n_rows = source.count()
-    empty = source.count(f"{column} IS NULL")
+    empty = source.count(f"{quoted(column)} IS NULL")
     stage = f"write {column}"
     progress(stage, 0, n_rows)
     metadata = {k.decode(): v.decode() for k, v in (find_field(source, column).metadata or {}).items()}
@@ -106,5 +108,5 @@ def _update(source: Source, run: dict[str, Any], map_: Any, progress: Progress) 
     )
     with threadpool_limits(1, user_api="blas"):
         published = source.annotate(annotation)
-    missing = source.latest().count(f"{column} IS NULL")
+    missing = source.latest().count(f"{quoted(column)} IS NULL")
     return Updated(column, origin, run["run_id"], n_rows, empty - missing, missing, published.notes)

@@ -491,3 +491,32 @@ def test_update_keeps_to_the_filter_of_its_run_and_skips_columns_that_were_undon
 def test_update_without_an_alignment_says_what_to_do(db):
     with pytest.raises(InputError, match=r"no aligned column.*spec-store align first"):
         spec_store.update("images", db=db)
+
+
+def test_update_renews_a_column_whose_name_begins_with_a_digit(tmp_path):
+    rows = pair_table(1200).rename_columns(["id", "1a", " 2b ", "label"])
+    table = make_table(tmp_path, rows.slice(0, 1000))
+    run = spec_store.align("images", "1a", " 2b ", db=str(tmp_path), write=True, force=True, **QUICK)
+    assert run.column == "1a_as__2b_"
+    table.add(rows.slice(1000))
+    (updated,) = spec_store.update("images", db=str(tmp_path))
+    assert (updated.column, updated.n_filled, updated.n_missing) == (run.column, 200, 0)
+
+
+def test_update_refuses_a_recorded_filter_that_is_not_one_expression_before_any_work(db):
+    spec_store.align("images", "clip", "dino", db=db, write=True, force=True, where="id < 1000", **QUICK)
+    registry = lancedb.connect(db).open_table("spec_store_runs")
+    options = registry.to_arrow()["options"][0].as_py().replace("id < 1000", "id < 1000 LIMIT 5")
+    registry.update(values={"options": options})
+    before = snapshot(db)
+    with pytest.raises(FilterError, match="LIMIT"):
+        spec_store.update("images", db=db)
+    assert snapshot(db) == before
+
+
+def test_messages_leave_the_case_of_paths_and_names_as_it_is(tmp_path):
+    folder = tmp_path / "MyData"
+    make_table(folder, pair_table(20).slice(0, 0), name="Images")
+    with pytest.raises(InputError) as refusal:
+        spec_store.align("Images", "clip", "dino", db=str(folder))
+    assert f"Table 'Images' in {folder} is empty" in str(refusal.value)

@@ -180,3 +180,26 @@ def test_what_cannot_be_judged_is_refused(db, options, error, message):
         given["map"] = spec_store.AlignmentMap(*(np.zeros(s, np.float32) for s in ((3, 2), (2,), (3, 0))))
     with pytest.raises(error, match=message):
         spec_store.gate(given.pop("table"), given.pop("source"), given.pop("target"), db=db, **given)
+
+
+@pytest.mark.parametrize("slice_", ["label = 'lost'", "label = 'lost' -- those that we know of"])
+def test_rows_whose_label_is_null_are_among_those_outside_a_slice(tmp_path, slice_):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((600, 16))
+    b = a.copy()
+    b[:277] = rng.standard_normal((277, 16))  # 77 rows that are labelled, and 200 that are not
+    labels = ["lost"] * 77 + [None] * 200 + ["kept"] * 323
+    make_table(tmp_path, pa.table({"clip": vectors(a), "dino": vectors(b), "label": labels}))
+    found = gate(str(tmp_path), slice_, map=None, fail_under=0.75)
+    assert [s.verdict for s in found.slices] == ["re-embed"]
+    assert found.overall.verdict == "re-embed"  # 200 of the other 523 rows fail
+    assert (found.re_embed, found.n_re_embed) == ("true", 600)
+    found = gate(str(tmp_path), slice_, map=None, fail_under=0.2)
+    assert found.overall.verdict == "keep"
+    assert (found.re_embed, found.n_re_embed) == ("(label = 'lost')", 77)
+
+
+def test_text_after_a_slice_is_refused_before_any_work(db):
+    for bad in ("label = 'lost' LIMIT 5", "label = 'lost' ADN id < 5", "id < 3 banana"):
+        with pytest.raises(FilterError, match="Expected one boolean expression"):
+            gate(db, bad)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from spec_store.connector import Capability, Connector, Published, Source, find_field
 from spec_store.errors import ColumnClashError, FilterError, TableNotFoundError
+from spec_store.stores.filters import parenthesized
 
 # By declared type. SQLite keeps no metadata: a type of our own is what marks a result column as ours.
 OURS = {"SPEC_INT": pa.int32(), "SPEC_REAL": pa.float32(), "SPEC_TEXT": pa.string()}
@@ -38,9 +39,10 @@ class SQLiteSource(Source):
         return sqlite3.connect(f"{Path(self.uri).absolute().as_uri()}?mode=rw", uri=True)
 
     def count(self, where=None):
+        query = f'SELECT count(*) FROM "{self.table}" WHERE {parenthesized(where or "1")}'
         try:
             with closing(self._connect()) as db:
-                return db.execute(f'SELECT count(*) FROM "{self.table}" WHERE {where or 1}').fetchone()[0]
+                return db.execute(query).fetchone()[0]
         except sqlite3.Error as error:
             raise FilterError(f"The filter {where!r} can't be used: {error}") from error
 
@@ -53,12 +55,12 @@ class SQLiteSource(Source):
     def _stream(self, columns, where, batch_rows):
         names = ", ".join(["rowid", *(f'"{c}"' for c in columns)])
         kinds = [pa.int64(), *(self.schema.field(c).type for c in columns)]
+        query = f'SELECT {names} FROM "{self.table}" WHERE {parenthesized(where or "1")} ORDER BY rowid'
         with closing(self._connect()) as db:
-            cursor = db.execute(f'SELECT {names} FROM "{self.table}" WHERE {where or 1} ORDER BY rowid')
+            cursor = db.execute(query)
             while rows := cursor.fetchmany(batch_rows):
-                arrays = [
-                    _array(cells, kind) for cells, kind in zip(zip(*rows, strict=True), kinds, strict=True)
-                ]
+                columns_of_rows = zip(kinds, zip(*rows, strict=True), strict=True)
+                arrays = [_array(cells, kind) for kind, cells in columns_of_rows]
                 yield pa.RecordBatch.from_arrays(arrays, names=[self.key, *columns])
 
     def latest(self):
