@@ -11,16 +11,64 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-__all__ = ["hash_keys", "smallest_hashes"]
+__all__ = ["canonical_keys", "hash_keys", "key_family", "same_keys", "smallest_hashes"]
+
+
+def key_family(kind: pa.DataType) -> str:
+    """Keys of one family can be equal, whatever their encoding: ``integer``, ``text`` or ``binary``.
+
+    Raises InputError for types that can't be keys.
+    """
+    if pa.types.is_dictionary(kind):
+        return key_family(kind.value_type)
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    if (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or getattr(kind, "extension_name", None) == "arrow.uuid"
+    ):
+        return "binary"
+    raise InputError(f"Row keys must be integers, text, binary or UUIDs, not {kind}.")
+
+
+def canonical_keys(keys: pa.Array) -> pa.Array:
+    """Equal keys of one family in one encoding: int64, or large_binary (text as UTF-8).
+
+    Unsigned integers from 2^63 on keep their bits, and so become negative. Raises InputError for null keys
+    and for types that can't be keys.
+    """
+    plain = _encoded(keys)
+    if plain.null_count:
+        raise InputError(f"{plain.null_count} row keys are null: every row needs a key.")
+    return plain
+
+
+def _encoded(keys: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(keys.type):
+        return _encoded(keys.dictionary).take(keys.indices)
+    if key_family(keys.type) == "integer":
+        return keys.cast(pa.int64(), safe=False)
+    return (keys.storage if isinstance(keys, pa.ExtensionArray) else keys).cast(pa.large_binary())
+
+
+def same_keys(one: pa.ChunkedArray, other: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether two columns of keys of one family are equal row by row, whatever their encodings."""
+    a, b = (k.combine_chunks() if isinstance(k, pa.ChunkedArray) else k for k in (one, other))
+    return bool(canonical_keys(a).equals(canonical_keys(b)))
 
 
 def hash_keys(keys: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
-    """A 64-bit hash per row key: the same on every machine, whatever the batch.
+    """A 64-bit hash per row key: the same on every machine, whatever the batch and the encoding.
 
     Parameters
     ----------
     keys
-        Integers, strings or binary, without nulls.
+        Integers, text, binary or UUIDs, without nulls.
     seed
         Any integer; different seeds give independent hashes.
 
@@ -28,16 +76,11 @@ def hash_keys(keys: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
     ----------
     splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
     """
-    if keys.null_count:
-        raise InputError(f"{keys.null_count} row keys are null: every row needs a key.")
-    if pa.types.is_integer(keys.type):
-        x = keys.cast(pa.int64(), safe=False).to_numpy(zero_copy_only=False).view(np.uint64)
-    elif pa.types.is_string(keys.type) or pa.types.is_large_string(keys.type):
-        x = _digests([str(key).encode() for key in keys.to_pylist()])
-    elif pa.types.is_binary(keys.type) or pa.types.is_large_binary(keys.type):
-        x = _digests(keys.to_pylist())
+    plain = canonical_keys(keys)
+    if pa.types.is_integer(plain.type):
+        x = plain.to_numpy(zero_copy_only=False).view(np.uint64)
     else:
-        raise InputError(f"Row keys must be integers, strings or binary, not {keys.type}.")
+        x = _digests(plain.to_pylist())
     offset = np.uint64((0x9E3779B97F4A7C15 * (2 * seed + 1)) & 0xFFFFFFFFFFFFFFFF)
     with np.errstate(over="ignore"):
         z = x + offset

@@ -51,10 +51,19 @@ def test_hashes_are_spread_evenly_and_known_for_ever():
     assert hash_keys(pa.array([0, 1]), 0).tolist() == [16294208416658607535, 10451216379200822465]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
-def test_text_and_binary_keys_hash_alike(kind):
-    keys = pa.array(["a", "b", "ä"]).cast(kind)
-    np.testing.assert_array_equal(hash_keys(keys), hash_keys(pa.array(["a", "b", "ä"])))
+def test_equal_keys_hash_alike_in_every_encoding():
+    text = pa.array(["a", "b", "ä", "b"])
+    views = pa.DictionaryArray.from_arrays([0, 1, 2, 1], pa.array(["a", "b", "ä"], pa.string_view()))
+    encodings = [
+        text.cast(kind) for kind in (pa.large_string(), pa.string_view(), pa.binary(), pa.binary_view())
+    ]
+    for keys in (*encodings, text.dictionary_encode(), views):
+        np.testing.assert_array_equal(hash_keys(keys), hash_keys(text))
+    raw = pa.array([bytes([i]) * 16 for i in range(4)])
+    for keys in (raw.cast(pa.binary(16)), raw.cast(pa.binary(16)).cast(pa.uuid())):
+        np.testing.assert_array_equal(hash_keys(keys), hash_keys(raw))
+    numbers = pa.array([5, 6, 5])
+    np.testing.assert_array_equal(hash_keys(numbers.dictionary_encode()), hash_keys(numbers))
 
 
 def test_keys_that_are_null_or_of_no_usable_type_are_refused():

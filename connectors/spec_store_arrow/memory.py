@@ -74,7 +74,7 @@ class TableSource(NumberedSource):
 
     def __init__(self, table: pa.Table) -> None:
         super().__init__(f"a table of {len(table):,} rows in memory", table.schema)
-        self._blocks = RowBlocks(table.schema, table.to_batches())
+        self._blocks = RowBlocks(self.schema, table.cast(self.schema).to_batches())
 
     @property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from spec_store.connector import Partition, Source, find_field
 from spec_store.errors import UnsupportedError
 
-__all__ = ["NumberedSource", "project"]
+__all__ = ["NumberedSource", "project", "without_views"]
 
 
 class NumberedSource(Source):
@@ -23,7 +23,7 @@ class NumberedSource(Source):
 
     def __init__(self, uri: str, schema: pa.Schema) -> None:
         self.uri = uri
-        self.schema = schema
+        self.schema = without_views(schema)
         self.key = "row" if "row" not in schema.names else "_row"
 
     @abstractmethod
@@ -58,7 +58,8 @@ class NumberedSource(Source):
                 for first in range(0, batch.num_rows, batch_rows):
                     piece = batch.slice(first, batch_rows)
                     numbers = pa.array(np.arange(start, start + piece.num_rows), pa.int64())
-                    yield pa.RecordBatch.from_arrays([numbers, *piece.columns], names=[self.key, *columns])
+                    arrays = [_cast(array) for array in piece.columns]
+                    yield pa.RecordBatch.from_arrays([numbers, *arrays], names=[self.key, *columns])
                     start += piece.num_rows
 
     def _refuse_filter(self, where: str | None) -> None:
@@ -79,3 +80,33 @@ def project(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     if not arrays:  # a batch of no columns that still has rows
         return batch.select([])
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """The schema with views replaced: polars writes text so, and Arrow can neither filter nor take it."""
+    return pa.schema([f.with_type(_plain(f.type)) for f in schema], schema.metadata)
+
+
+def _cast(array: pa.Array) -> pa.Array:
+    kind = _plain(array.type)
+    return array if kind == array.type else array.cast(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _plain(kind.value_type), kind.ordered)
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(_plain(f.type)) for f in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_inner(kind), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_inner(kind))
+    return pa.list_(_inner(kind)) if pa.types.is_list(kind) else kind
+
+
+def _inner(kind: pa.DataType) -> pa.Field:
+    return kind.value_field.with_type(_plain(kind.value_type))

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..connector import Annotation, Partition, Published, Source, find_field
 from ..errors import InputError
+from ..keys import same_keys
 from .blocks import RowBlocks, spool
 from .view import KEY_ROWS, View
 
@@ -96,12 +96,15 @@ class Joined(Source):
         """Where in the second source each row of the first is, -1 for nowhere; reads the ids once."""
         if where in self._planned:
             return self._planned[where]
-        index, owner = self.right.index, self.left.describe()
+        index, name = self.right.index, self.left.describe()
         batches = self.left.batches([], where=where, batch_rows=KEY_ROWS)
-        parts = [index.find(batch.column(0), owner) for batch in batches]
+        parts = [index.find(batch.column(0), name) for batch in batches]
         positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
         self._planned = {where: positions}  # one filter at a time: the memory is the ids'
         matched = int((positions >= 0).sum())
+        for owner, n in ((self.left, len(positions)), (self.right, len(index))):
+            if not n and where is None:
+                raise InputError(f"{owner.describe()} is empty: there are no rows to match.")
         if not matched and len(positions):
             raise InputError(
                 f"No {self.key} of {self.left.describe()} is in {self.right.describe()}: are they ids of the"
@@ -256,7 +259,7 @@ class _InStep:
             )
             at = at[here:]
         found = pa.Table.from_batches(picked)
-        if found.column(0).type == keys.type and not pc.all(pc.equal(found.column(0), keys)).as_py():
+        if not same_keys(found.column(0), keys):
             raise InputError("The ids of a source changed while it was read. Run again.")
         return found
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..connector import Annotation, Partition, Published, Source, find_field, take_sample
 from ..errors import ColumnNotFoundError, InputError
-from ..keys import hash_keys, smallest_hashes
+from ..keys import canonical_keys, hash_keys, key_family, same_keys, smallest_hashes
 
 __all__ = ["KEY_ROWS", "KeyIndex", "View", "keyed"]
 
@@ -28,8 +27,8 @@ class KeyIndex:
     Parameters
     ----------
     keys
-        Integers, strings or binary, without nulls. Text is matched by a 64-bit hash; rows that are read
-        for it are compared in full.
+        Integers, text, binary or UUIDs, without nulls. All but integers are matched by a 64-bit hash; rows
+        that are read for it are compared in full.
     owner
         How messages name whose ids they are.
     """
@@ -42,7 +41,7 @@ class KeyIndex:
         self._sorted = values[self._order]
         again = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
         if len(again):
-            first = keys[int(self._order[again[0]])]
+            first = keys[int(self._order[again[0]])].as_py()
             raise InputError(
                 f"{len(again):,} rows of {owner} repeat an id ({self.kind}), such as {first}: rows can't be"
                 " matched one to one. Remove the duplicates, or name another --key."
@@ -53,7 +52,7 @@ class KeyIndex:
 
     def find(self, keys: pa.Array, owner: str) -> NDArray[np.int64]:
         """The position of each id, -1 where it is not there, shape (len(keys),)."""
-        if _family(keys.type) != _family(self.kind):
+        if key_family(keys.type) != key_family(self.kind):
             raise InputError(
                 f"The ids of {owner} are {keys.type} and those of {self.owner} are {self.kind}: they never"
                 " match. Cast one to the other's type."
@@ -62,26 +61,22 @@ class KeyIndex:
         if not len(self):
             return np.full(len(values), -1, np.int64)
         at = np.minimum(np.searchsorted(self._sorted, values), len(self) - 1)
-        return np.where(self._sorted[at] == values, self._order[at], -1)
+        found = np.where(self._sorted[at] == values, self._order[at], -1)
+        if _is_uint64(keys.type) != _is_uint64(self.kind):
+            found[values < 0] = -1  # the same bits are a negative number here, and one above 2^63 there
+        return found
 
 
-def _family(kind: pa.DataType) -> str:
-    if pa.types.is_integer(kind):
-        return "integer"
-    return "text" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else str(kind)
+def _is_uint64(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_uint64(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
 def _comparable(chunks: Sequence[pa.Array]) -> NDArray[Any]:
     """Integers as they are, anything else by hash."""
     parts: list[NDArray[Any]] = []
     for chunk in chunks:
-        if pa.types.is_integer(chunk.type) and not chunk.null_count:
-            if pa.types.is_uint64(chunk.type) and len(chunk) and pc.max(chunk).as_py() >= 1 << 63:
-                raise InputError(
-                    f"Id {pc.max(chunk)} is beyond 64-bit signed integers, in which ids are matched. Cast ids"
-                    " to text in both stores."
-                )
-            parts.append(chunk.cast(pa.int64(), safe=False).to_numpy(zero_copy_only=False))
+        if key_family(chunk.type) == "integer":
+            parts.append(canonical_keys(chunk).to_numpy(zero_copy_only=False))
         else:
             parts.append(hash_keys(chunk))
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
@@ -110,11 +105,13 @@ class View(Source):
         self._key_column = None
         if self.key != source.key:
             try:
-                find_field(source, self.key)
+                kind = find_field(source, self.key).type
                 self._key_column = self.key
             except ColumnNotFoundError:
                 if not source.portable_key:
                     raise
+            else:
+                _check_key(self.key, kind, source)
         renamed = [find_field(source, c).with_name(alias) for alias, c in self.names.items()]
         self.schema = pa.schema([*renamed, *(f for f in source.schema if f.name not in self.names)])
 
@@ -198,10 +195,8 @@ class View(Source):
             )
         rows = self._ids[1].take(pa.array(at)).combine_chunks()
         table = self._renamed(self.source.take(rows, inner), inner, columns)
-        if not pa.types.is_integer(table.column(0).type):  # found by hash
-            same = pc.equal(table.column(0).cast(pa.large_binary()), keys.cast(pa.large_binary()))
-            if not pc.all(same).as_py():
-                raise InputError(f"Two ids of {self.describe()} share a hash: match rows by integer ids.")
+        if not same_keys(table.column(0), keys):  # but for integers, they were found by hash
+            raise InputError(f"Two ids of {self.describe()} share a hash: match rows by integer ids.")
         return table
 
     def sample(self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None) -> pa.Table:
@@ -241,6 +236,13 @@ class View(Source):
     def describe(self) -> str:
         """As the source's."""
         return self.source.describe()
+
+
+def _check_key(column: str, kind: pa.DataType, source: Source) -> None:
+    try:
+        key_family(kind)
+    except InputError as error:
+        raise InputError(f"Column {column!r} of {source.describe()} can't identify rows. {error}") from error
 
 
 def keyed(source: Source, key: str | None) -> Source:

@@ -105,23 +105,54 @@ def test_null_ids_are_refused():
         KeyIndex(pa.chunked_array([pa.array([1, None])]), "a table")
 
 
-def test_ids_that_would_wrap_round_are_refused():
-    with pytest.raises(InputError, match=r"Id 18446744073709551615 is beyond 64-bit signed integers"):
-        KeyIndex(pa.chunked_array([pa.array([1, 2**64 - 1], pa.uint64())]), "a table")
+def test_ids_beyond_signed_integers_match_their_equals_and_not_the_negative_numbers_with_their_bits():
+    large = pa.array([1, 2**64 - 1, 2**63], pa.uint64())
+    index = KeyIndex(pa.chunked_array([large]), "a table")
+    assert index.find(pa.array([2**63, 2**64 - 1, 1], pa.uint64()), "another").tolist() == [2, 1, 0]
+    assert index.find(pa.array([-1, 1, -(2**63)], pa.int64()), "another").tolist() == [-1, 0, -1]
+    signed = KeyIndex(pa.chunked_array([pa.array([-1, 1])]), "a table")
+    assert signed.find(large, "another").tolist() == [1, -1, -1]
 
 
-@pytest.mark.parametrize("kinds", [(pa.int32(), pa.uint64()), (pa.string(), pa.large_string())])
-def test_integers_of_any_width_match_and_so_does_text(kinds):
-    ids = [str(i) for i in range(20)] if kinds[0] == pa.string() else list(range(20))
-    left, right = (pa.array(ids).cast(k) if k != pa.string() else pa.array(ids, k) for k in kinds)
-    back = right.take(pa.array(np.arange(19, -1, -1)))
+TEXT = pa.array([f"row {i:013}" for i in range(20)])
+FIXED = pa.array([f"{i:016}".encode() for i in range(20)], pa.binary(16))
+NUMBERS = pa.array(range(20))
+ENCODINGS = [
+    *((TEXT, TEXT.cast(kind)) for kind in (pa.string(), pa.large_string(), pa.string_view())),
+    (TEXT, TEXT.dictionary_encode()),
+    *((FIXED, FIXED.cast(kind)) for kind in (pa.binary(16), pa.binary_view(), pa.uuid())),
+    (NUMBERS, NUMBERS.cast(pa.uint64())),
+    (NUMBERS, NUMBERS.dictionary_encode()),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), ENCODINGS, ids=lambda keys: str(keys.type))
+def test_equal_ids_match_whatever_their_encoding(left, right):
     x = np.arange(20, dtype=np.float32)[:, None]
-    source = Joined(
-        View(memory(id=left, clip=x), key="id"),
-        View(memory(id=back, dino=x[::-1].copy()), key="id", names={"dino": "dino"}),
-    )
-    found = stream(source, ["clip", "dino"])
-    assert found["clip"] == found["dino"]
+    backwards = pa.array(right.to_pylist()[::-1], right.type)
+    for (ids, a), (others, b) in (
+        ((left, x), (backwards, x[::-1])),
+        ((backwards, x[::-1]), (left, x)),
+        ((right, x), (left, x)),
+    ):
+        source = Joined(
+            View(memory(id=ids, clip=a), key="id"),
+            View(memory(id=others, vector=b), key="id", names={"dino": "vector"}),
+        )
+        found = stream(source, ["clip", "dino"], batch_rows=7)
+        assert found["id"] == ids.to_pylist()
+        assert found["clip"] == found["dino"] == a.tolist()
+        assert source.take(ids[4:6], ["dino"])["dino"].to_pylist() == a[4:6].tolist()
+
+
+def test_a_column_that_cannot_identify_rows_is_refused_by_name():
+    with pytest.raises(InputError, match=r"Column 'score' of .* can't identify rows. .* not double"):
+        View(memory(score=np.ones(3), clip=np.ones((3, 2))), key="score")
+
+
+def test_an_empty_store_is_said_to_be_empty():
+    with pytest.raises(InputError, match="is empty: there are no rows to match"):
+        joined(range(5), np.empty(0, np.int64), on_missing="drop").count()
 
 
 def test_the_sample_of_a_join_is_that_of_a_table_with_both_columns():
