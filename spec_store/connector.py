@@ -132,7 +132,7 @@ class Source(ABC):
     schema: pa.Schema
     key: str
     connector: str | None = None
-    portable_key: ClassVar[bool] = False
+    portable_key: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:

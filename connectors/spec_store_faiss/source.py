@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ class FaissSource(Source):
     table = None
     version = None
     key = "id"
-    portable_key: ClassVar[bool] = True
+    portable_key = True
 
     def __init__(self, uri: str, index: Any, file: Path | None = None) -> None:
         self.uri = uri

@@ -21,6 +21,7 @@ from ..connector import Annotation, Partition, Published, Source, find_field
 from ..errors import InputError
 from ..keys import same_keys
 from .blocks import RowBlocks, spool
+from .delegating import DelegatingSource
 from .view import KEY_ROWS, View
 
 __all__ = ["Joined", "OnMissing"]
@@ -31,7 +32,7 @@ OnMissing = Literal["error", "drop"]
 _MOST_PASSED_OVER = 4
 
 
-class Joined(Source):
+class Joined(DelegatingSource):
     """The rows that two sources have in common, with the columns of both; the first one leads.
 
     Order, filters, versions and write-back are the first source's.
@@ -46,40 +47,33 @@ class Joined(Source):
         compares the others and says so in `notes`.
     """
 
+    derived = frozenset({"_planned", "_copy"})
+
     def __init__(self, left: View, right: View, *, on_missing: OnMissing = "error") -> None:
         if on_missing not in ("error", "drop"):
             raise InputError(f"on_missing is {on_missing!r}; expected error or drop.")
         if left.key != right.key:
             raise InputError(f"Rows can't be matched: one key is {left.key!r}, the other {right.key!r}.")
+        super().__init__(left)
         self.left, self.right = left, right
         self.on_missing = on_missing
-        self.uri, self.table, self.version = left.uri, left.table, left.version
-        self.key, self.connector = left.key, left.connector
         mine = [f for f in left.schema if f.name not in right.names]
         self.schema = pa.schema([*mine, *(right.schema.field(name) for name in right.names)])
-        self._planned: dict[str | None, NDArray[np.int64]] = {}
-        self._copied_bytes = 0
         left.index  # noqa: B018  # duplicates are refused before any work
+
+    @cached_property
+    def _planned(self) -> dict[str | None, NDArray[np.int64]]:
+        """The positions found for one filter, see `_positions`."""
+        return {}
 
     @property
     def notes(self) -> tuple[str, ...]:
         told = [*self.left.notes, *self.right.notes]
         for where, positions in self._planned.items():
-            matched = int((positions >= 0).sum())
-            if matched < len(positions):
-                told.append(
-                    f"{len(positions) - matched:,} of {len(positions):,} rows of {self.left.describe()} were"
-                    f" left out: {self.right.describe()} does not hold their {self.key}."
-                )
-            if where is None and matched < len(self.right.index):
-                told.append(
-                    f"{len(self.right.index) - matched:,} of {len(self.right.index):,} rows of"
-                    f" {self.right.describe()} were left out: {self.left.describe()} does not hold their"
-                    f" {self.key}."
-                )
-        if self._copied_bytes:
+            told += self._unmatched(where, positions, "left out")
+        if "_copy" in self.__dict__:
             told.append(
-                f"{self.right.describe()} has no random access: {self._copied_bytes / 1e9:,.2f} GB of it were"
+                f"{self.right.describe()} has no random access: {self._copy.n_bytes / 1e9:,.2f} GB of it were"
                 " copied to a temporary file."
             )
         return tuple(told)
@@ -94,13 +88,13 @@ class Joined(Source):
 
     def _positions(self, where: str | None) -> NDArray[np.int64]:
         """Where in the second source each row of the first is, -1 for nowhere; reads the ids once."""
-        if where in self._planned:
-            return self._planned[where]
+        planned = self._planned
+        if where in planned:
+            return planned[where]
         index, name = self.right.index, self.left.describe()
         batches = self.left.batches([], where=where, batch_rows=KEY_ROWS)
         parts = [index.find(batch.column(0), name) for batch in batches]
         positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        self._planned = {where: positions}  # one filter at a time: the memory is the ids'
         matched = int((positions >= 0).sum())
         for owner, n in ((self.left, len(positions)), (self.right, len(index))):
             if not n and where is None:
@@ -110,14 +104,27 @@ class Joined(Source):
                 f"No {self.key} of {self.left.describe()} is in {self.right.describe()}: are they ids of the"
                 " same rows?"
             )
-        if self.on_missing == "error" and (
-            matched < len(positions) or (where is None and matched < len(index))
-        ):
+        unmatched = self._unmatched(where, positions, "not matched")
+        if self.on_missing == "error" and unmatched:
             raise InputError(
-                f"{' '.join(self.notes)} Use --on-missing drop (on_missing='drop') to compare the"
-                f" {matched:,} rows that both hold.".replace("were left out", "can't be matched")
+                f"{' '.join(unmatched)} Use --on-missing drop (on_missing='drop') to compare the"
+                f" {matched:,} rows that both hold."
             )
+        self._planned = {where: positions}  # one filter at a time: the memory is the ids'
         return positions
+
+    def _unmatched(self, where: str | None, positions: NDArray[np.int64], what: str) -> list[str]:
+        """A sentence per source some of whose rows the other has not."""
+        matched = int((positions >= 0).sum())
+        counts = [(self.left, self.right, len(positions))]
+        if where is None:
+            counts.append((self.right, self.left, len(self.right.index)))
+        return [
+            f"{n - matched:,} of {n:,} rows of {one.describe()} were {what}: {other.describe()} does not hold"
+            f" their {self.key}."
+            for one, other, n in counts
+            if matched < n
+        ]
 
     def count(self, where: str | None = None) -> int:
         """Rows that both hold. Raises InputError for rows that only one holds, unless they are dropped."""
@@ -180,14 +187,14 @@ class Joined(Source):
         source = self._looked_up
         return lambda keys, at: source.take(keys, columns)
 
-    @cached_property
+    @property
     def _looked_up(self) -> Source | _Copy:
         """The second source, by random access: its own, or that of a copy on disk."""
-        if self.right.random_access:
-            return self.right
-        copied = _Copy(self.right, list(self.right.names))
-        self._copied_bytes = copied.n_bytes
-        return copied
+        return self.right if self.right.random_access else self._copy
+
+    @cached_property
+    def _copy(self) -> _Copy:
+        return _Copy(self.right, list(self.right.names))
 
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Rows by key, from both."""
@@ -196,13 +203,13 @@ class Joined(Source):
         arrays = [(theirs if self._is_right(c) else mine).column(c) for c in columns]
         return pa.Table.from_arrays([mine.column(0), *arrays], names=[self.key, *columns])
 
-    def latest(self) -> Source:
-        """The first source as it stands now: it holds what was written back."""
-        return self.left.latest()
+    def partitions(self) -> list[Partition]:
+        """One: those of the first source would count rows that the second has not."""
+        return [Partition("all", self.count())]
 
-    def check_annotation(self, schema: pa.Schema) -> None:
-        """As the first source's."""
-        self.left.check_annotation(schema)
+    def sample(self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None) -> pa.Table:
+        """As every source's, by hashes of the ids."""
+        return Source.sample(self, n, seed=seed, columns=columns, where=where)
 
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the first source.
@@ -227,10 +234,6 @@ class Joined(Source):
         return self.left.annotate(
             dataclasses.replace(annotation, reads=mine, compute=compute, token=token.hexdigest())
         )
-
-    def undo(self, columns: Sequence[str]) -> None:
-        """As the first source's."""
-        self.left.undo(columns)
 
     def describe(self) -> str:
         """Both, by name."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..connector import Annotation, Partition, Published, Source, find_field, take_sample
 from ..errors import ColumnNotFoundError, InputError
 from ..keys import canonical_keys, hash_keys, key_family, same_keys, smallest_hashes
+from .delegating import DelegatingSource
 
 __all__ = ["KEY_ROWS", "KeyIndex", "View", "keyed"]
 
@@ -82,7 +83,7 @@ def _comparable(chunks: Sequence[pa.Array]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-class View(Source):
+class View(DelegatingSource):
     """A source whose rows are named by another key, or whose columns have other names.
 
     Parameters
@@ -94,15 +95,15 @@ class View(Source):
         From the names given here to the source's columns; those not mentioned keep theirs.
     """
 
+    derived = frozenset({"_ids"})
+
     def __init__(
         self, source: Source, *, key: str | None = None, names: Mapping[str, str] | None = None
     ) -> None:
-        self.source = source
-        self.uri, self.table, self.version = source.uri, source.table, source.version
-        self.connector = source.connector
+        super().__init__(source)
         self.key = key or source.key
         self.names = dict(names or {})
-        self._key_column = None
+        self._key_column: str | None = None
         if self.key != source.key:
             try:
                 kind = find_field(source, self.key).type
@@ -112,28 +113,9 @@ class View(Source):
                     raise
             else:
                 _check_key(self.key, kind, source)
+        self.portable_key = source.portable_key or self._key_column is not None
         renamed = [find_field(source, c).with_name(alias) for alias, c in self.names.items()]
         self.schema = pa.schema([*renamed, *(f for f in source.schema if f.name not in self.names)])
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.source.notes
-
-    @property
-    def fingerprint(self) -> str:
-        return self.source.fingerprint
-
-    @property
-    def random_access(self) -> bool:
-        return self.source.random_access
-
-    def count(self, where: str | None = None) -> int:
-        """As the source's."""
-        return self.source.count(where)
-
-    def partitions(self) -> list[Partition]:
-        """As the source's."""
-        return self.source.partitions()
 
     def batches(
         self,
@@ -208,10 +190,6 @@ class View(Source):
         inner = self._inner(columns)
         return self._renamed(take_sample(self.source, chosen, positions, inner, where), inner, columns)
 
-    def check_annotation(self, schema: pa.Schema) -> None:
-        """As the source's."""
-        self.source.check_annotation(schema)
-
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the source; `compute` gets batches of this view."""
         inner = self._inner(annotation.reads)
@@ -220,22 +198,6 @@ class View(Source):
             return annotation.compute(self._renamed(batch, inner, annotation.reads))
 
         return self.source.annotate(dataclasses.replace(annotation, reads=tuple(inner), compute=compute))
-
-    def undo(self, columns: Sequence[str]) -> None:
-        """As the source's."""
-        self.source.undo(columns)
-
-    def create_index(self, column: str) -> None:
-        """As the source's."""
-        self.source.create_index(column)
-
-    def create_vector_index(self, column: str, queries: NDArray[np.float32], *, k: int = 10) -> float:
-        """As the source's."""
-        return self.source.create_vector_index(column, queries, k=k)
-
-    def describe(self) -> str:
-        """As the source's."""
-        return self.source.describe()
 
 
 def _check_key(column: str, kind: pa.DataType, source: Source) -> None:

@@ -68,7 +68,7 @@ def test_every_row_meets_its_own_whatever_the_order(tmp_path, store, order):
 
 def test_rows_that_only_one_store_holds_are_refused_with_their_count_or_dropped_and_told():
     with pytest.raises(
-        InputError, match=r"20 of 100 rows of .* can't be matched.*30 of 110 rows.*--on-missing drop"
+        InputError, match=r"20 of 100 rows of .* were not matched.*30 of 110 rows.*--on-missing drop"
     ):
         joined(range(100), range(20, 130)).count()
     source = joined(range(100), range(20, 130), on_missing="drop")

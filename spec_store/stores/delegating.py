@@ -1,0 +1,93 @@
+"""A source that does everything as another one does: what views and joins have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..connector import Annotation, Partition, Published, Source
+
+__all__ = ["DelegatingSource"]
+
+
+class DelegatingSource(Source):
+    """Passes every call on to `source`; subclasses override what is different for them.
+
+    Nothing is inherited from `Source` itself, so that a method added there can't be missed in silence.
+
+    Attributes
+    ----------
+    source
+        The source that answers.
+    derived
+        Names of attributes that are computed when they are needed, and so are not pickled.
+    """
+
+    derived: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        for attribute in Source.__annotations__:
+            setattr(self, attribute, getattr(source, attribute))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self.derived}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.notes
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+    @property
+    def random_access(self) -> bool:
+        return self.source.random_access
+
+    def count(self, where: str | None = None) -> int:
+        return self.source.count(where)
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        *,
+        where: str | None = None,
+        partition: Partition | None = None,
+        batch_rows: int = 8192,
+    ) -> Iterator[pa.RecordBatch]:
+        return self.source.batches(columns, where=where, partition=partition, batch_rows=batch_rows)
+
+    def latest(self) -> Source:
+        return self.source.latest()
+
+    def partitions(self) -> list[Partition]:
+        return self.source.partitions()
+
+    def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
+        return self.source.take(keys, columns)
+
+    def sample(self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None) -> pa.Table:
+        return self.source.sample(n, seed=seed, columns=columns, where=where)
+
+    def check_annotation(self, schema: pa.Schema) -> None:
+        self.source.check_annotation(schema)
+
+    def annotate(self, annotation: Annotation) -> Published:
+        return self.source.annotate(annotation)
+
+    def undo(self, columns: Sequence[str]) -> None:
+        self.source.undo(columns)
+
+    def create_index(self, column: str) -> None:
+        self.source.create_index(column)
+
+    def create_vector_index(self, column: str, queries: NDArray[np.float32], *, k: int = 10) -> float:
+        return self.source.create_vector_index(column, queries, k=k)
+
+    def describe(self) -> str:
+        return self.source.describe()
