@@ -1,11 +1,16 @@
-"""The real command, in a process of its own."""
+"""The command: inside this process, or, where that is the point, in one of its own."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
+
+from click.testing import CliRunner
+
+from spec_store.cli import main
 
 COMMAND = [str(Path(sys.executable).with_name("spec-store"))]
 
@@ -17,18 +22,28 @@ def _environment(db):
     return {**os.environ, **({"SPEC_STORE_DB": db} if db else {})}
 
 
-def run(*arguments, db=None, code=0, cwd=None):
+_RUNNER = CliRunner(**({"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}))
+
+
+def run(*arguments, db=None, code=0):
     """What it printed, and on which stream; fails on any other exit code, and on a traceback."""
+    done = _RUNNER.invoke(main, list(map(str, arguments)), env={"SPEC_STORE_DB": db}, prog_name="spec-store")
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    assert done.exit_code == code, done.stdout + done.stderr
+    return done
+
+
+def run_process(*arguments, db=None, code=0, env=None, text=True, **more):
+    """As `run`, in a process of its own: for signals, streams and what happens before Python code runs."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=_environment(db),
-        cwd=cwd,
+        text=text,
+        env=_environment(db) | (env or {}),
         check=False,
+        **({"capture_output": True} | more),
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in str(done.stderr)
     return done
 
 

@@ -3,7 +3,13 @@
 `group` is the command group and what commands share; the other modules add theirs to it when imported.
 """
 
-from . import align, compare, tables  # noqa: F401  # each adds its commands
-from .group import main
+import sys
+
+try:
+    from . import align, compare, tables  # noqa: F401  # each adds its commands
+    from .group import main
+except KeyboardInterrupt:  # Ctrl-C at once: these imports are most of the first tenth of a second
+    sys.stderr.write("Interrupted. Nothing was begun.\n")
+    raise SystemExit(130) from None
 
 __all__ = ["main"]

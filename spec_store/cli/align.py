@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,11 @@ from .group import (
     json_option,
     main,
     on_missing_option,
-    print_warnings,
-    shown_progress,
     skip_invalid_option,
     table_option,
 )
-from .terminal import echo_table, format_number
+from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
+from .text import format_number
 
 if TYPE_CHECKING:
     from ..alignment.evaluate import ClusterJudgement, Judgement
@@ -177,7 +175,7 @@ def align(
         run.export(export)
     refused = publish(run, write=not dry_run, index=index)
     if as_json:
-        click.echo(json.dumps(run.to_json(), indent=2))
+        echo_json(run.to_json())
     else:
         print_alignment(run, export)
     if refused:
@@ -204,7 +202,7 @@ def publish(run: Alignment, *, write: bool, index: bool = False) -> NotBetterErr
 def print_alignment(run: Alignment, export: str | None = None) -> None:
     """The judgements of all maps, and per cluster of the chosen one; what was written."""
     a, b = run.columns
-    click.echo(
+    echo(
         f"{a} to {b}: {run.n_train:,} rows to fit, {run.n_judged:,} of {run.n_held_out:,} held-out rows"
         " judged"
     )
@@ -217,14 +215,12 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         whole = format_number(j.spec_diff), format_number(j.distance)
         body.append([name, *whole, *(_share(v) for v in _row_figures(j)), *ends])
     echo_table(header, body, right=range(1, 9))
-    click.echo(
+    echo(
         f"distance: of all kernel values to {b}'s. as {a}, as {b}: the share of the 10 nearest neighbours"
         f" that are those in {a}'s, in {b}'s space."
     )
     if run.after.clusters and not run.options.compares_fidelities:
-        click.echo(
-            "Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:"
-        )
+        echo("Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:")
         header = ["cluster", "judged", f"in {a}", f"in {b}", "in map", "recovered"]
         body = [
             [str(c.cluster), str(c.n_rows), *(format_number(v) for v in c.held), _share(c.recovered)]
@@ -234,27 +230,27 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         ]
         echo_table(header + figures, body, right=range(12))
         if len(body) < len(run.after.clusters):
-            click.echo(f"… and {len(run.after.clusters) - len(body)} weaker clusters, see --json.")
+            echo(f"… and {len(run.after.clusters) - len(body)} weaker clusters, see --json.")
         lost = ", ".join(str(c.cluster) for c in run.after.clusters if c.lost)
         if lost:
-            click.echo(f"Not recoverable from {a}: cluster {lost}. {b} holds what this map of {a} does not.")
+            echo(f"Not recoverable from {a}: cluster {lost}. {b} holds what this map of {a} does not.")
     if export:
         from ..alignment.onnx import is_onnx
 
         use = f'spec_store.load_map("{export}").transform(vectors)'
         use = "an ONNX model from vectors to aligned" if is_onnx(export) else use
-        click.echo(f"Exported {export}: {use}")
+        echo(f"Exported {export}: {use}")
     if run.written:
         total = sum(run.seconds.values())
-        click.echo(f"Wrote {run.column} in {total:.1f} s (run {run.run_id}).")
+        echo(f"Wrote {run.column} in {total:.1f} s (run {run.run_id}).")
         if run.index_recall is not None:
-            click.echo(
+            echo(
                 f"Vector index: recall@10 {run.index_recall:.3f} against brute force, {len(run.queries)}"
                 " held-out queries."
             )
-        click.echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
+        echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
     else:
-        click.echo("No column was written.")
+        echo("No column was written.")
 
 
 def _row_figures(judged: Judgement | ClusterJudgement) -> tuple[float, ...]:
@@ -284,7 +280,7 @@ def update(table: str, db: str | None, as_json: bool) -> None:
         found = bring_up_to_date(table, db=db, progress=progress)
     print_warnings([w for u in found for w in u.warnings])
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(u) for u in found], indent=2))
+        echo_json([dataclasses.asdict(u) for u in found])
         return
     header = ["column", "from", "run", "rows", "filled", "still null"]
     body = [
@@ -331,7 +327,7 @@ def gate(
             table, map=None if no_map else map_file or "recorded", slices=slices, progress=progress, **fields
         )
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        echo_json(found.to_json())
     else:
         _print_gate(found)
     if found.failed:
@@ -340,7 +336,7 @@ def gate(
 
 def _print_gate(found: Gate) -> None:
     a, b = found.columns
-    click.echo(f"{a} to {b} with {found.map or 'no map'}; a slice is kept from {found.fail_under:g} up")
+    echo(f"{a} to {b} with {found.map or 'no map'}; a slice is kept from {found.fail_under:g} up")
     header = ["slice", "rows", "judged", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
     body = [
         [
@@ -352,5 +348,5 @@ def _print_gate(found: Gate) -> None:
     ]
     echo_table(header, body, right=(1, 2, 3, 4))
     if found.re_embed:
-        click.echo(f"Embed anew, {found.n_re_embed:,} rows: {found.re_embed}")
-    click.echo(f"Failed: {', '.join(s.name for s in found.failed)}" if found.failed else "Passed.")
+        echo(f"Embed anew, {found.n_re_embed:,} rows: {found.re_embed}")
+    echo(f"Failed: {', '.join(s.name for s in found.failed)}" if found.failed else "Passed.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -15,12 +14,11 @@ from .group import (
     json_option,
     main,
     on_missing_option,
-    print_warnings,
-    shown_progress,
     skip_invalid_option,
     table_option,
 )
-from .terminal import echo_table, format_number
+from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
+from .text import format_number
 
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
@@ -221,11 +219,11 @@ def compare(
     refused = publish(alignment, write=not dry_run) if alignment else None
     if as_json:
         more = {"alignment": alignment.to_json()} if alignment else {}
-        click.echo(json.dumps({**run.to_json(), **more}, indent=2))
+        echo_json({**run.to_json(), **more})
     else:
         _print_comparison(run)
         if alignment:
-            click.echo("")
+            echo("")
             print_alignment(alignment)
     if refused:
         raise refused
@@ -255,37 +253,37 @@ def _asked_alignment(pair: str, columns: list[str], options: CompareOptions) -> 
 def _print_comparison(run: Comparison) -> None:
     a, b = run.columns
     skipped = f", {run.n_skipped:,} left out" if run.n_skipped else ""
-    click.echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
+    echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
     spectrum = run.spectrum
     centred = format_number(spectrum.spec_diff_centered)
-    click.echo(
+    echo(
         f"SPEC-diff {format_number(spectrum.spec_diff)}, centred {centred}; CKA {format_number(spectrum.cka)}"
     )
     if run.bandwidths:
         for i, column in enumerate(run.columns):
-            click.echo(
+            echo(
                 f"{column}: bandwidth {format_number(run.bandwidths.values[i])}, largest eigenvalue"
                 f" {format_number(run.bandwidths.largest_eigenvalues[i])}, median kernel value"
                 f" {format_number(run.bandwidths.median_kernels[i])}, coverage {spectrum.coverage[i]:.1%}"
             )
-        click.echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.map_error)}")
+        echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.map_error)}")
     _print_clusters(run.clusters.slice(0, _MOST_CLUSTERS), run.columns)
     more = len(run.clusters) - _MOST_CLUSTERS
     if more > 0:
-        click.echo(f"… and {more} weaker clusters.")
+        echo(f"… and {more} weaker clusters.")
     if not run.written:
-        click.echo("Dry run: nothing was written.")
+        echo("Dry run: nothing was written.")
         return
     place = f" to {run.destination.describe()}" if run.destination else ""
     total = sum(run.seconds.values())
-    click.echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
+    echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
     if run.recorded:
-        click.echo(f"Next: spec-store clusters --table {run.table}")
+        echo(f"Next: spec-store clusters --table {run.table}")
 
 
 def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = False) -> None:
     if not len(rows):
-        click.echo("No cluster stands out from error and noise: the embeddings group these rows alike.")
+        echo("No cluster stands out from error and noise: the embeddings group these rows alike.")
         return
     header = ["cluster", "held by", "strength", f"in {columns[0]}", f"in {columns[1]}", "rows", "stability"]
     labelled = "labels" in rows.column_names
@@ -323,13 +321,13 @@ def clusters(table: str, db: str | None, prefix: str | None, by: str | None, as_
     rows = report.clusters
     if as_json:
         found = rows.drop_columns(["run_id", "table"]).to_pylist()
-        click.echo(json.dumps({"run_id": report.run["run_id"], "table": table, "clusters": found}, indent=2))
+        echo_json({"run_id": report.run["run_id"], "table": table, "clusters": found})
         return
     a, b = report.run["columns"]
-    click.echo(f"{a} against {b}: run {report.run['run_id']} on {report.run['n_rows']:,} rows of {table}")
+    echo(f"{a} against {b}: run {report.run['run_id']} on {report.run['n_rows']:,} rows of {table}")
     _print_clusters(rows, (a, b), examples=by is None)
     if len(rows):
         prefix = report.run["prefix"]
-        click.echo(f'Next: spec-store query --table {table} --where "{prefix}_cluster = 0"')
+        echo(f'Next: spec-store query --table {table} --where "{prefix}_cluster = 0"')
     if report.other_prefixes:
-        click.echo(f"Also compared, see --prefix: {', '.join(report.other_prefixes)}")
+        echo(f"Also compared, see --prefix: {', '.join(report.other_prefixes)}")

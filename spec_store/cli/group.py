@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import io
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
 from ..errors import SpecStoreError
-from .terminal import ProgressLines
+from .terminal import echo
+from .text import visible_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -19,26 +23,73 @@ _DB_HELP = "Database (folder or URI). Default: $SPEC_STORE_DB, else ./lancedb."
 
 
 class _Group(click.Group):
-    """Prints the library's errors without a traceback, unless --debug asks for one."""
+    """How a command ends: quietly, or with one message on stderr; a traceback only with --debug."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run as a process; streams that are closed or know only ASCII are no reason to fail."""
+        _prepare_streams()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse; --help and --version print here."""
+        with _told(debug=False):
+            return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        """Run the command that was named."""
+        with _told(debug=ctx.params["debug"]):
             return super().invoke(ctx)
-        except SpecStoreError as error:
-            if ctx.params.get("debug"):
-                raise
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(1)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: keep its descriptor from the next file that is opened
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _told(*, debug: bool) -> Iterator[None]:
+    """Turn an exception into a message and an exit code."""
+    try:
+        yield
+    except click.ClickException as error:
+        object.__setattr__(error, "message", visible_lines(error.message))  # final for type checkers
+        raise
+    except (click.exceptions.Exit, click.Abort):
+        raise
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _discard_stdout()
+        raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
+    except KeyboardInterrupt as error:
+        if debug:
             raise
-        except Exception as error:
-            if ctx.params.get("debug"):
-                raise
-            click.echo(f"Unexpected {type(error).__name__}: {error}\nRun with --debug for details.", err=True)
-            ctx.exit(1)
-        except KeyboardInterrupt:
-            click.echo("Interrupted. Nothing unfinished was left in the table.", err=True)
-            ctx.exit(130)
+        # An interrupt, or a failure, while another interrupt was being cleaned up after hides that one.
+        clean = not isinstance(error.__context__, KeyboardInterrupt)
+        echo(f"Interrupted. {_NOTHING_LEFT if clean else _SOMETHING_LEFT}", err=True)
+        raise click.exceptions.Exit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, SpecStoreError):
+            echo(f"Error: {error}", err=True)
+        else:
+            echo(f"Unexpected {type(error).__name__}: {error}", err=True)
+            echo("spec-store --debug COMMAND … shows where it comes from.", err=True)
+        raise click.exceptions.Exit(1) from None
+
+
+_NOTHING_LEFT = "Nothing unfinished was left in the table."
+_SOMETHING_LEFT = "The clean-up was interrupted too: the next run removes what is left beside the table."
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush go nowhere, instead of failing with a message of its own."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,16 +142,3 @@ class ListOf(click.ParamType):  # type: ignore[type-arg]  # generic only in the 
             return tuple(self._kind(part.strip()) for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not {self.name}.", param, ctx)
-
-
-def print_warnings(warnings: Sequence[str]) -> None:
-    """On stderr, each on a line."""
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
-
-
-@contextmanager
-def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """What long work is to be given as its `progress`: lines on stderr while it runs."""
-    with ProgressLines(sys.stderr) as lines:
-        yield lines.update

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from .group import db_option, json_option, main, table_option
-from .terminal import echo_rows, echo_table, format_number
+from .rows import FORMATS, chosen_format, write_rows
+from .terminal import echo, echo_json, echo_table
+from .text import format_number
 
 
 @main.command()
@@ -19,39 +19,49 @@ from .terminal import echo_rows, echo_table, format_number
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "json", "csv", "parquet"]),
-    default="table",
-    show_default=True,
-    help="json is one object per line; parquet needs -o.",
+    type=click.Choice(FORMATS),
+    help="Format of the rows. Default: by the suffix of -o; without -o, a table with rounded numbers and"
+    " shortened texts. All others are exact: json is an array of objects, jsonl an object a line; lists and"
+    " structs are JSON, times ISO 8601, binary values base64; in CSV null is empty and the empty text is"
+    ' "" (in JSON, NaN is null).',
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to a file, not to stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="File to write (.csv .tsv .json .jsonl .ndjson .parquet .arrow .feather); - is stdout. A pipe or"
+    " device is written to; a file appears once it is complete.",
+)
+@click.option(
+    "--excel-safe",
+    is_flag=True,
+    help="Put an apostrophe before text that a spreadsheet would run as a formula (csv and tsv); this"
+    " changes the text.",
+)
 def query(
     table: str,
     where: str | None,
     db: str | None,
     select: str | None,
     limit: int | None,
-    style: str,
+    style: str | None,
     output: str | None,
+    excel_safe: bool,
 ) -> None:
     """Rows that match a SQL filter over any columns, results included.
 
     \b
     spec-store query --table images --where "spec_clip_dino_cluster = 0 AND spec_clip_dino_score > 0.8"
-    spec-store query --table images --where "array_has(spec_clip_dino_clusters, 3)" --format csv
+    spec-store query --table images --where "array_has(spec_clip_dino_clusters, 3)" -o rows.csv
     """
     from ..workflows.query import query as find
 
-    if style == "parquet" and output is None:
-        raise click.UsageError("--format parquet needs -o FILE.")
-    shown = 20 if style == "table" and limit is None else limit
-    wanted = None if shown is None else shown + (limit is None)
-    names = [name.strip() for name in select.split(",")] if select else None
-    reader = find(table, where, select=names, limit=wanted, db=db)
-    cut = shown if limit is None else None
-    more = echo_rows(reader, style, output, cut=cut)
-    if more:
-        click.echo(f"The first {cut} rows; --limit shows more.", err=True)
+    chosen = chosen_format(output, style, excel_safe=excel_safe)
+    cut = 20 if chosen == "table" and limit is None else None
+    names = [name.strip() for name in select.split(",")] if select is not None else None
+    reader = find(table, where, select=names, limit=limit if cut is None else cut + 1, db=db)
+    if write_rows(reader, chosen, output, cut=cut, excel_safe=excel_safe):
+        echo(f"The first {cut} rows; --limit shows more.", err=True)
 
 
 @main.command()
@@ -64,7 +74,7 @@ def runs(db: str | None, table: str | None, as_json: bool) -> None:
 
     found = list_runs(db=db, table=table).to_pylist()
     if as_json:
-        click.echo(json.dumps(found, indent=2, default=str))
+        echo_json(found)
         return
     header = ["run", "kind", "table", "columns", "prefix", "rows", "clusters", "SPEC-diff", "centred"]
     body = [
@@ -88,7 +98,7 @@ def undo(table: str, db: str | None, prefix: str) -> None:
     from ..workflows.query import undo as remove
 
     removed = remove(table, prefix=prefix, db=db)
-    click.echo(f"Removed {', '.join(removed)} from {table}.")
+    echo(f"Removed {', '.join(removed)} from {table}.")
 
 
 @main.command()
@@ -101,7 +111,7 @@ def connectors(as_json: bool) -> None:
 
     found = installed_connectors()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(c) for c in found], indent=2))
+        echo_json([dataclasses.asdict(c) for c in found])
         return
     body = [[c.name, c.package, c.version, c.error or ", ".join(c.capabilities)] for c in found]
     echo_table(["name", "package", "version", "capabilities"], body)
@@ -115,5 +125,5 @@ def demo(db: str | None, table: str) -> None:
     from ..demo import create_demo
 
     n_rows, uri = create_demo(table, db=db)
-    click.echo(f"Created table {table} in {uri}: {n_rows:,} images with columns pixels and hog.")
-    click.echo(f"Next: spec-store compare --table {table} --cols pixels,hog")
+    echo(f"Created table {table} in {uri}: {n_rows:,} images with columns pixels and hog.")
+    echo(f"Next: spec-store compare --table {table} --cols pixels,hog")

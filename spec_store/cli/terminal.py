@@ -1,132 +1,112 @@
-"""Output: tables and progress on a terminal, plain text in a pipe, files in the formats of `query`."""
+"""Output for eyes: messages, tables and progress. All of it is text: markup in data is not interpreted."""
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+import click
 
-__all__ = ["ProgressLines", "echo_rows", "echo_table", "format_number"]
+from ..errors import InputError
+from .text import display_width, visible, visible_lines
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = [
+    "ProgressLines",
+    "echo",
+    "echo_json",
+    "echo_table",
+    "print_warnings",
+    "shown_progress",
+    "stdout_errors",
+]
 
 _SECONDS_BETWEEN_LINES = 10.0
-_MOST_ITEMS = 5
 
 
-def format_number(value: float | None) -> str:
-    """Four significant digits; a dash for what is not known."""
-    return "-" if value is None or value != value else f"{value:.4g}"
+def echo(message: str, *, err: bool = False) -> None:
+    """A message on stdout or stderr; what it quotes can't control the terminal."""
+    with stdout_errors():
+        click.echo(visible_lines(message), err=err)
+
+
+@contextmanager
+def stdout_errors() -> Iterator[None]:
+    """Tell of a full disk behind ``> file`` by name; a reader that left is another matter."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"The output can't be written to stdout: {error.strerror}.") from error
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """On stderr, each on a line."""
+    for warning in warnings:
+        echo(f"Warning: {warning}", err=True)
+
+
+def echo_json(value: Any) -> None:
+    """What ``--json`` prints: one JSON value by RFC 8259, where what is not a finite number is null."""
+    echo(json.dumps(_json_value(value), indent=2, allow_nan=False))
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _json_value(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(v) for v in value]
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    return value
 
 
 def echo_table(header: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """A ruled table on a terminal, aligned columns in a pipe."""
+    lines = [[visible(cell) for cell in row] for row in [header, *body]]
     if sys.stdout.isatty():
-        table = Table(header_style="bold")
-        for i, name in enumerate(header):
-            table.add_column(name, justify="right" if i in right else "left", overflow="fold")
-        for row in body:
-            table.add_row(*row)
-        Console().print(table)
+        _echo_ruled(lines[0], lines[1:], right)
         return
-    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-    for row in [header, *body]:
-        cells = [
-            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
+        cells = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (width - display_width(cell))
+            cells.append(space + cell if i in right else cell + space)
+        echo("  ".join(cells).rstrip())
 
 
-def echo_rows(reader: pa.RecordBatchReader, style: str, output: str | None, *, cut: int | None) -> bool:
-    """Print or write all rows of a stream; a table is cut at `cut` rows. Whether it was."""
-    if style == "parquet":
-        assert output is not None
-        _write_whole(Path(output), lambda path: _write_parquet(reader, path))
-        return False
-    if output is not None:
-        _write_whole(Path(output), lambda path: _write_text(reader, style, path))
-        return False
-    if style == "table":
-        return _echo_readable(reader, sys.stdout, cut)
-    _stream_text(reader, style, sys.stdout)
-    return False
+def _echo_ruled(header: Sequence[str], body: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+    from rich.console import Console  # a tenth of a second: only where there is a terminal
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold")
+    for i, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if i in right else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(Text, row))
+    with stdout_errors():
+        Console().print(table)
 
 
-def _write_whole(target: Path, write: Any) -> None:
-    """Write beside the target and rename, so that no half-written file ever has its name."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        write(partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write_parquet(reader: pa.RecordBatchReader, path: Path) -> None:
-    with pq.ParquetWriter(path, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
-
-
-def _write_text(reader: pa.RecordBatchReader, style: str, path: Path) -> None:
-    with path.open("w", newline="") as stream:
-        if style == "table":
-            _echo_readable(reader, stream, None)
-        else:
-            _stream_text(reader, style, stream)
-
-
-def _stream_text(reader: pa.RecordBatchReader, style: str, stream: TextIO) -> None:
-    names = reader.schema.names
-    writer = csv.writer(stream)
-    if style == "csv":
-        writer.writerow(names)
-    for batch in reader:
-        for row in batch.to_pylist():
-            if style == "json":
-                stream.write(json.dumps(row, default=str) + "\n")
-            else:
-                writer.writerow([_cell(row[n]) for n in names])
-
-
-def _echo_readable(reader: pa.RecordBatchReader, stream: TextIO, cut: int | None) -> bool:
-    rows = [row for batch in reader for row in batch.to_pylist()]
-    body = [[_short(v) for v in row.values()] for row in rows[:cut]]
-    numeric = [
-        i for i, f in enumerate(reader.schema) if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)
-    ]
-    if stream is sys.stdout:
-        echo_table(reader.schema.names, body, right=numeric)
-    else:
-        writer = csv.writer(stream, delimiter="\t")
-        writer.writerows([reader.schema.names, *body])
-    return cut is not None and len(rows) > cut
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_cell(v) for v in value) + "]"
-    return str(value)
-
-
-def _short(value: Any) -> str:
-    """As `_cell`, for eyes: the first few items of a long list."""
-    if isinstance(value, list) and len(value) > _MOST_ITEMS:
-        return _cell(value[:_MOST_ITEMS])[:-1] + f", … {len(value)} in all]"
-    return _cell(value)
+@contextmanager
+def shown_progress() -> Iterator[Any]:
+    """What long work is to be given as its `progress`: lines on stderr while it runs."""
+    with ProgressLines(sys.stderr) as lines:
+        yield lines.update
 
 
 class ProgressLines:
@@ -142,10 +122,17 @@ class ProgressLines:
 
     def __enter__(self) -> ProgressLines:
         if self._stream.isatty():
-            columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn())
-            speed = TextColumn("{task.fields[speed]}")
-            console = Console(file=self._stream)
-            self._bars = Progress(*columns, speed, TimeRemainingColumn(), console=console, transient=True)
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description:>10}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}", markup=False),
+                TimeRemainingColumn(),
+            )
+            self._bars = Progress(*columns, console=Console(file=self._stream), transient=True)
             self._bars.start()
         return self
 
@@ -163,10 +150,11 @@ class ProgressLines:
         speed = f"{done / max(now - began, 1e-3):,.0f} rows/s"
         if self._bars is not None:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=total, speed="")
+                self._tasks[stage] = self._bars.add_task(visible(stage), total=total, speed="")
             self._bars.update(self._tasks[stage], completed=min(done, total), speed=speed)
         elif now - max(self._last, began) >= _SECONDS_BETWEEN_LINES:
             self._last = now
             left = f", about {(total - done) * (now - began) / done:.0f} s left" if done < total else ""
-            self._stream.write(f"{stage}: {min(done, total):,} of {total:,} rows, {speed}{left}\n")
+            line = f"{visible(stage)}: {min(done, total):,} of {total:,} rows, {speed}{left}\n"
+            self._stream.write(line)
             self._stream.flush()

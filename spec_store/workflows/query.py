@@ -54,6 +54,9 @@ def query(
         raise InputError(f"limit is {limit}; expected 0 or more.")
     source = open_table(table, db=db, connector=connector)
     names = list(select) if select else [f.name for f in source.schema if _readable(f.type)]
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise InputError(f"Column {twice[0]!r} is selected twice: name each column once.")
     schema = pa.schema([pa.field(name, find_field(source, name).type) for name in names])
     batches = source.batches(names, where=where)
     return pa.RecordBatchReader.from_batches(schema, _limited(batches, names, limit))

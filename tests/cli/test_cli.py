@@ -58,7 +58,7 @@ def test_compare_json_is_one_object_with_the_documented_keys(db):
     assert list(found["clusters"][0]) == keys
     assert set(found["seconds"]) == {"sample", "covariance", "solve", "write"}
     counted = run(
-        "query", "--table", "images", "--where", found["clusters"][0]["where"], "--format", "json", db=db
+        "query", "--table", "images", "--where", found["clusters"][0]["where"], "--format", "jsonl", db=db
     )
     assert len(counted.stdout.splitlines()) == found["clusters"][0]["size"]
 
