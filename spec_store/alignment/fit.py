@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..stores.vectors import Vectors
 from .maps import AlignmentMap, features
 from .objective import Objective, Terms
 from .start import Linear
@@ -139,7 +140,7 @@ class Fitting:
 
     def _check(self) -> None:
         a, b = self._validation
-        f, _ = _unit(self._model.outputs(features(a, self._model.frequencies)))
+        f = _unit(self._model.outputs(features(a, self._model.frequencies))).rows
         terms, _ = self._objective.value_and_gradient(f, b, a if self._in_place else b)
         self._history.append((self._step, terms.total))
         if self._best is None or terms.total < self._best.terms.total:
@@ -162,9 +163,15 @@ def fit(
     return fitting.result()
 
 
-def _unit(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    lengths = np.maximum(np.linalg.norm(y, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return y / lengths, lengths
+class _Unit(NamedTuple):
+    rows: NDArray[Any]
+    lengths: NDArray[Any]
+
+
+def _unit(y: NDArray[Any]) -> _Unit:
+    """Rows at unit length, and what they were divided by, shape (n, 1)."""
+    vectors = Vectors.from_matrix(y, directions=True)
+    return _Unit(vectors.normalized(None, y.dtype.name), vectors.lengths.astype(y.dtype)[:, None])
 
 
 @dataclass

@@ -117,11 +117,13 @@ class AlignmentMap:
 
     def _map(self, x: NDArray[Any], y: NDArray[np.float32]) -> None:
         """Into `y`: a copy of it would cost half as much again."""
+        vectors = Vectors.from_matrix(x, directions=True)
         with np.errstate(invalid="ignore", divide="ignore"):
-            np.matmul(features(_unit_rows(x), self.frequencies), self.weights, out=y)
+            np.matmul(features(vectors.normalized(None, "float32"), self.frequencies), self.weights, out=y)
             y += self.bias
             if self.unit:
                 y /= np.sqrt(np.einsum("ij,ij->i", y, y))[:, None]
+        y[~vectors.usable] = np.nan
 
     def save(self, file: str | Path | BinaryIO) -> None:
         """Write the map as one .npz: JSON and arrays, no pickle."""
@@ -139,16 +141,6 @@ class AlignmentMap:
         buffer = io.BytesIO()
         self.save(buffer)
         return buffer.getvalue()
-
-
-def _unit_rows(x: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows at unit length; NaN where there is no direction."""
-    vectors = Vectors.from_matrix(x, directions=True)
-    inverse = np.full((len(x), 1), np.nan)
-    inverse[vectors.usable, 0] = 1 / np.sqrt(vectors.sq_norms[vectors.usable])
-    precise = np.float64 if x.dtype == np.float64 else np.float32
-    with np.errstate(invalid="ignore"):
-        return np.asarray(x * inverse.astype(precise), np.float32)
 
 
 def features(unit_rows: NDArray[Any], frequencies: NDArray[Any]) -> NDArray[Any]:

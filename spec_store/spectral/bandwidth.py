@@ -103,7 +103,8 @@ def _examined(distances: Sequence[NDArray[np.float64]], values: Sequence[float])
 
 
 def _sq_distances(x: NDArray[np.floating]) -> NDArray[np.float64]:
-    x = np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64)
+    x = np.asarray(x, np.float64)
+    x = x - np.median(x, axis=0)  # a mean would follow a few rows that lie far out, at the others' expense
     sq = np.einsum("ij,ij->i", x, x)
     d = sq[:, None] + sq - 2 * (x @ x.T)
     np.fill_diagonal(d, 0.0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -123,34 +123,9 @@ class FeatureMap(ABC):
         return raw if t is None else raw @ t
 
 
-# A chunk of rows that is gathered, then scaled, while it is in the cache.
-_CHUNK_ROWS = 256
-
-
-def _rows(vectors: Vectors, rows: NDArray[np.intp] | None, normalize: bool, dtype: str) -> NDArray[Any]:
-    """The chosen rows as a matrix of `dtype`, scaled to unit length where asked."""
-    if rows is None:
-        x = vectors.matrix.astype(dtype, copy=False)
-        return x * _inverse_norms(vectors, dtype)[:, None] if normalize else x
-    scale = _inverse_norms(vectors, dtype)[rows, None] if normalize else None
-    out = np.empty((len(rows), vectors.matrix.shape[1]), dtype)
-    same = vectors.matrix.dtype == out.dtype
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = slice(start, start + _CHUNK_ROWS)
-        if same:
-            np.take(vectors.matrix, rows[chunk], axis=0, out=out[chunk], mode="clip")
-        else:
-            out[chunk] = vectors.matrix[rows[chunk]]
-        if scale is not None:
-            out[chunk] *= scale[chunk]
-    return out
-
-
-def _inverse_norms(vectors: Vectors, dtype: str) -> NDArray[Any]:
-    """1/|x| of each row; 0 where the row has no usable length."""
-    usable = vectors.usable & (vectors.sq_norms > 0)
-    norms = np.sqrt(vectors.sq_norms, where=usable, out=np.ones(len(usable)))
-    return np.where(usable, 1 / norms, 0.0).astype(dtype)
+# Expanded distances of longer rows err by more than this in a kernel's exponent: those are taken in float64.
+_ROUNDING = 1e-4
+_CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +139,11 @@ class CosineMap(FeatureMap):
         return self.width
 
     def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
-        return _rows(vectors, rows, True, self.dtype)
+        return vectors.normalized(rows, self.dtype)
 
     def project(self, vectors: Vectors, weights: NDArray[Any]) -> NDArray[Any]:
         scores: NDArray[Any] = vectors.matrix.astype(self.dtype, copy=False) @ weights
-        scores *= _inverse_norms(vectors, self.dtype)[:, None]  # k columns in place of d
+        scores /= vectors.lengths.astype(self.dtype)[:, None]  # k columns instead of d
         return scores
 
 
@@ -190,18 +165,28 @@ class RandomFourierMap(FeatureMap):
     def __post_init__(self) -> None:
         draw = orthogonal_frequencies if self.orthogonal else random_frequencies
         w = draw(self.seed, self.width, self.n_frequencies) / self.bandwidth
-        object.__setattr__(self, "_frequencies", w.astype(self.dtype))
+        object.__setattr__(self, "_frequencies", w)
+        object.__setattr__(self, "_cut", w.astype(self.dtype))
 
     @property
     def n_columns(self) -> int:
         return 2 * self.n_frequencies
 
     def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
-        frequencies: NDArray[Any] = self._frequencies  # type: ignore[attr-defined]  # set in __post_init__
-        angles = _rows(vectors, rows, self.normalize, self.dtype) @ frequencies.T
+        cut: NDArray[Any] = self._cut  # type: ignore[attr-defined]  # set in __post_init__
+        frequencies: NDArray[np.float64] = self._frequencies  # type: ignore[attr-defined]  # likewise
+        x = _rows(vectors, rows, self.normalize, self.dtype)
+        out = self._waves(x @ cut.T)
+        error = np.finfo(self.dtype).eps * np.sqrt(_sq_norms(vectors, rows, self.normalize)) / self.bandwidth
+        for at, chosen in _chunks(np.flatnonzero(error > _ROUNDING), rows):
+            exact = _rows(vectors, chosen, self.normalize, "float64")
+            out[at] = self._waves(exact @ frequencies.T)
+        return out
+
+    def _waves(self, angles: NDArray[Any]) -> NDArray[Any]:
         out = np.empty((len(angles), self.n_columns), self.dtype)
-        np.cos(angles, out=out[:, : self.n_frequencies])
-        np.sin(angles, out=out[:, self.n_frequencies :])
+        np.cos(angles, out=out[:, : self.n_frequencies], casting="same_kind")
+        np.sin(angles, out=out[:, self.n_frequencies :], casting="same_kind")
         out *= self.n_frequencies**-0.5
         return out
 
@@ -231,30 +216,51 @@ class NystroemMap(FeatureMap):
 
     def __post_init__(self) -> None:
         z = self.landmarks - self.origin
-        object.__setattr__(self, "_centres", z.astype(self.dtype))
-        object.__setattr__(self, "_half_sq", (0.5 * np.einsum("ij,ij->i", z, z)).astype(self.dtype))
+        half_sq = 0.5 * np.einsum("ij,ij->i", z, z)
+        object.__setattr__(self, "_exact", (z, half_sq))
+        object.__setattr__(self, "_cut", (z.astype(self.dtype), half_sq.astype(self.dtype)))
 
     @property
     def n_columns(self) -> int:
         return len(self.landmarks)
 
     def columns(self, vectors: Vectors, rows: NDArray[np.intp] | None = None) -> NDArray[Any]:
-        centres: NDArray[Any] = self._centres  # type: ignore[attr-defined]  # set in __post_init__
-        half_sq: NDArray[Any] = self._half_sq  # type: ignore[attr-defined]  # set in __post_init__
-        x = _rows(vectors, rows, False, self.dtype)
+        centres, half_sq = self._cut  # type: ignore[attr-defined]  # set in __post_init__
+        x = vectors.chosen(rows, self.dtype)
+        k: NDArray[Any]
         if self.normalize:
-            inverse = _inverse_norms(vectors, self.dtype)[:, None]
-            k: NDArray[Any] = x @ centres.T
-            k *= inverse if rows is None else inverse[rows]
+            k = x @ centres.T
+            lengths = vectors.lengths.astype(self.dtype)[:, None]
+            k /= lengths if rows is None else lengths[rows]
             k -= half_sq + x.dtype.type(0.5)
+            sq_norms = np.ones(len(k))
         else:
             x = x - self.origin.astype(self.dtype)
+            sq_norms = np.einsum("ij,ij->i", x, x)
             k = x @ centres.T
             k -= half_sq
-            k -= 0.5 * np.einsum("ij,ij->i", x, x)[:, None]
+            k -= 0.5 * sq_norms[:, None]
+        self._to_kernel(k)
+        if self.dtype == "float32":
+            error = np.finfo(np.float32).eps * sq_norms / self.bandwidth**2
+            for at, chosen in _chunks(np.flatnonzero(error > _ROUNDING), rows):
+                k[at] = self._exact_columns(_rows(vectors, chosen, self.normalize, "float64"))
+        return k
+
+    def _exact_columns(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        centres, half_sq = self._exact  # type: ignore[attr-defined]  # set in __post_init__
+        x = x - self.origin
+        k: NDArray[np.float64] = x @ centres.T
+        k -= half_sq
+        k -= 0.5 * np.einsum("ij,ij->i", x, x)[:, None]
+        self._to_kernel(k)
+        return k
+
+    def _to_kernel(self, k: NDArray[Any]) -> None:
+        """exp(k / σ²) in place, for k = -|x - z|²/2, which rounding may have made positive."""
+        np.minimum(k, 0.0, out=k)
         k *= self.bandwidth**-2
         np.exp(k, out=k)
-        return k
 
     def whitening(self) -> NDArray[np.float64]:
         """K_ZZ^(-1/2) without the directions that `dtype` can't tell from rounding."""
@@ -284,9 +290,28 @@ def feature_map_from_arrays(parameters: Mapping[str, Any], arrays: Mapping[str, 
     return kinds[kind](**given)
 
 
+def _rows(vectors: Vectors, rows: NDArray[np.intp] | None, normalize: bool, dtype: str) -> NDArray[Any]:
+    return vectors.normalized(rows, dtype) if normalize else vectors.chosen(rows, dtype)
+
+
+def _sq_norms(vectors: Vectors, rows: NDArray[np.intp] | None, normalize: bool) -> NDArray[np.float64]:
+    """Of the rows that a map sees, shape (len(rows),)."""
+    sq_norms = vectors.sq_norms if rows is None else vectors.sq_norms[rows]
+    return np.ones(len(sq_norms)) if normalize else sq_norms
+
+
+def _chunks(
+    positions: NDArray[np.intp], rows: NDArray[np.intp] | None
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Some positions among the given rows, a few at a time, and the rows that they are."""
+    for start in range(0, len(positions), _CHUNK_ROWS):
+        at = positions[start : start + _CHUNK_ROWS]
+        yield at, at if rows is None else rows[at]
+
+
 def gaussian_kernel(x: NDArray[Any], y: NDArray[Any], bandwidth: float) -> NDArray[np.float64]:
     """exp(-|x - y|² / 2σ²) for all pairs, shape (len(x), len(y)), float64."""
-    origin = y.mean(axis=0, dtype=np.float64)
+    origin = np.median(y, axis=0).astype(np.float64)  # a mean would follow a few rows that lie far out
     x, y = x - origin, y - origin
     k = x @ y.T
     k -= 0.5 * np.einsum("ij,ij->i", x, x)[:, None]

@@ -31,6 +31,8 @@ __all__ = ["Modes", "SecondMoment", "Spectrum", "linear_cka", "second_moment", "
 _LARGEST_DENSE = 1500
 # Above this size only the leading modes are computed, by iteration.
 _LARGEST_FULL = 150
+# What whitening in float32 may add to a coverage of 1.
+_COVERAGE_ROUNDING = 0.01
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
             f"{acc.n_rows} usable rows can't carry {modes} modes: give more rows, or fewer --modes."
         )
     moment = second_moment(acc)
+    coverage = _coverage(acc, moment)
     signs = _signs(moment, eta)
     centred = _factor(moment)
     plain = _uncentred(centred, moment)
@@ -260,10 +263,23 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
         spec_diff=_radius(plain, signs),
         spec_diff_centered=_radius(centred, signs),
         cka=linear_cka(moment),
-        coverage=tuple(float(np.trace(moment.matrix[s, s])) for s in moment.sides),  # type: ignore[arg-type]
+        coverage=(coverage[0], coverage[1]),
         rounding=rounding,
         _halves=halves,
     )
+
+
+def _coverage(acc: CovarianceAccumulator, moment: SecondMoment) -> list[float]:
+    """Mean |φ(x)|² of each embedding. Raises InputError where it is not a number up to 1, rounding aside."""
+    found = [float(np.trace(moment.matrix[s, s])) for s in moment.sides]
+    for m, coverage in zip(acc.maps, found, strict=True):
+        if not coverage <= 1 + _COVERAGE_ROUNDING:
+            raise InputError(
+                f"The features of column {m.column!r} cover {coverage:.4g} of its kernel, which can be 1 at"
+                f" most: {m.dtype} does not hold these vectors' kernel. Use --precision float64, or leave out"
+                " --no-normalize and rows of extreme length."
+            )
+    return found
 
 
 def linear_cka(moment: SecondMoment) -> float:

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, InvalidVectorsError
 
-__all__ = ["InvalidRows", "Vectors", "decode", "is_vector", "vector_width"]
+__all__ = ["InvalidRows", "Vectors", "decode", "is_vector", "normalize_rows", "vector_width"]
 
 _ELEMENTS = (pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.uint8())
 # A norm under this can't be inverted in float32 without overflow: no direction can be told.
 _SMALLEST_NORM = 1e-30
-REASONS = ("null", "not finite", "zero")
+# Squares of longer rows overflow float32, and take all digits of an ordinary row's in float64.
+_LARGEST_NORM = 1e18
+# Rows of other lengths are brought to unit length in float64, where they are normalised at all.
+_ORDINARY_SQ_NORM = 1e-24, _LARGEST_NORM**2
+REASONS = ("null", "not finite", "zero", f"longer than {_LARGEST_NORM:g}")
+# Rows that are gathered, then scaled, while they are in the cache.
+_CHUNK_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,14 @@ class Vectors:
     ----------
     matrix
         Shape (n, d), the store's float type, row-major; a view of the Arrow buffer where possible.
-        The content of unusable rows is arbitrary.
+        The content of unusable rows is arbitrary. Where only directions are asked for, rows of extreme
+        length are at unit length already.
     sq_norms
-        Shape (n,), squared Euclidean lengths, float64.
+        Shape (n,), squared Euclidean lengths of these rows, float64.
     reason
         Shape (n,), 0 where the row is usable, else 1 + the position in `REASONS`: null (or holds a null
-        element), not finite, zero (has no direction though one is needed).
+        element), not finite, zero (has no direction though one is needed), too long for a distance (where
+        one is needed).
     """
 
     matrix: NDArray[Any]
@@ -45,10 +53,54 @@ class Vectors:
         """Shape (n,), True for rows that can be compared."""
         return np.equal(self.reason, 0)
 
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """Shape (n,): what `normalized` divides by, which is 1 for rows of zeros."""
+        return np.sqrt(
+            self.sq_norms, where=~(self.sq_norms < _SMALLEST_NORM**2), out=np.ones(len(self.sq_norms))
+        )
+
+    def chosen(self, rows: NDArray[np.intp] | None, dtype: str) -> NDArray[Any]:
+        """The given rows as they are, all by default: shape (len(rows), d), of `dtype`."""
+        return self._chosen(rows, dtype, None)
+
+    def normalized(self, rows: NDArray[np.intp] | None, dtype: str) -> NDArray[Any]:
+        """The given rows at unit length, all by default: shape (len(rows), d), of `dtype`.
+
+        A row of zeros has no direction and stays zeros; one that is not finite stays so.
+        """
+        return self._chosen(rows, dtype, self.lengths.astype(dtype)[:, None])
+
+    def _chosen(
+        self, rows: NDArray[np.intp] | None, dtype: str, lengths: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        if rows is None:
+            x = self.matrix.astype(dtype, copy=False)
+            if lengths is None:
+                return x
+            with np.errstate(invalid="ignore", over="ignore"):  # rows that are not usable may hold anything
+                return np.asarray(x / lengths)
+        out = np.empty((len(rows), self.matrix.shape[1]), dtype)
+        same = self.matrix.dtype == out.dtype
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            if same:
+                np.take(self.matrix, rows[chunk], axis=0, out=out[chunk], mode="clip")
+            else:
+                out[chunk] = self.matrix[rows[chunk]]
+            if lengths is not None:
+                out[chunk] /= lengths[rows[chunk]]
+        return out
+
     @classmethod
     def from_matrix(cls, matrix: NDArray[Any], *, directions: bool) -> Vectors:
         """Rows held as a NumPy matrix, shape (n, d)."""
         return _examine(np.asarray(matrix), None, directions)
+
+
+def normalize_rows(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Rows at unit length, shape (n, d), of the matrix's float type; see `Vectors.normalized`."""
+    return Vectors.from_matrix(matrix, directions=True).normalized(None, matrix.dtype.name)
 
 
 @dataclass
@@ -180,8 +232,10 @@ def _examine(matrix: NDArray[Any], null: NDArray[np.bool_] | None, directions: b
     with np.errstate(over="ignore", invalid="ignore"):
         wide = matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float32)
         sq_norms = np.einsum("ij,ij->i", wide, wide).astype(np.float64)
-    _settle_extremes(matrix, sq_norms)
-    reason[~np.isfinite(sq_norms)] = 2
+    low, high = _ORDINARY_SQ_NORM
+    extreme = np.flatnonzero(~((sq_norms > low) & (sq_norms < high)))
+    if len(extreme):
+        matrix = _settle_extremes(matrix, sq_norms, reason, extreme, directions)
     if directions:
         reason[sq_norms < _SMALLEST_NORM**2] = 3
     if null is not None:
@@ -189,13 +243,29 @@ def _examine(matrix: NDArray[Any], null: NDArray[np.bool_] | None, directions: b
     return Vectors(matrix, sq_norms, reason)
 
 
-def _settle_extremes(matrix: NDArray[Any], sq_norms: NDArray[np.float64]) -> None:
-    """Repeat in float64 the squared norms that over- or underflow float32, NaN rows left as they are."""
-    doubtful = np.flatnonzero(~((sq_norms > 1e-24) & (sq_norms < 1e36)))
-    if len(doubtful):
-        with np.errstate(over="ignore", invalid="ignore"):
-            rows = matrix[doubtful].astype(np.float64)
-            sq_norms[doubtful] = np.einsum("ij,ij->i", rows, rows)
+def _settle_extremes(
+    matrix: NDArray[Any],
+    sq_norms: NDArray[np.float64],
+    reason: NDArray[np.uint8],
+    extreme: NDArray[np.intp],
+    directions: bool,
+) -> NDArray[Any]:
+    """Judge in float64 the rows whose squares the store's type may not hold; the matrix to go on with."""
+    rows = matrix[extreme].astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    reason[extreme[~finite]] = 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        sq_norms[extreme] = np.einsum("ij,ij->i", rows, rows)
+    usable = finite & ~(sq_norms[extreme] < _SMALLEST_NORM**2)
+    if not directions:
+        reason[extreme[finite & (sq_norms[extreme] > _LARGEST_NORM**2)]] = 4
+    elif usable.any():
+        rows, settled = rows[usable], extreme[usable]
+        rows /= np.abs(rows).max(axis=1, keepdims=True)  # else the squares of 1e200 overflow float64 too
+        rows /= np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        matrix = matrix.copy()
+        matrix[settled], sq_norms[settled] = rows, 1.0
+    return matrix
 
 
 def _matrix(

@@ -24,6 +24,7 @@ from ..options import default_prefix
 from ..progress import Progress, silent, timed
 from ..runs import registry as runs
 from ..stores.locate import DEFAULT_CONNECTOR, open_columns
+from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_annotation, aligned_schema
 from .fitting import closed_forms, fit_all
@@ -382,7 +383,9 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         maps = {"given": task.map}
     with timed(seconds, "judge"):
         judgements = [judge.before()]
-        judgements += [judge.after(name, _unit(m.transform(found.held_out[0]))) for name, m in maps.items()]
+        judgements += [
+            judge.after(name, normalize_rows(m.transform(found.held_out[0]))) for name, m in maps.items()
+        ]
     best = list(maps.values())[chosen - 1]
     if task.map is None:
         best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
@@ -449,11 +452,6 @@ def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
                 f"{sentence(source.describe())} gives {n} rows {what}; at least {_FEWEST_ROWS} are needed."
                 " Give more rows, or another --held-out."
             )
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def _cluster_warning(pair: tuple[str, str], members: str | None) -> list[str]:

@@ -20,6 +20,7 @@ from ..progress import Progress, silent
 from ..runs import registry as runs
 from ..stores.filters import negated, parenthesized
 from ..stores.locate import DEFAULT_CONNECTOR, ColumnRef, open_columns, open_table
+from ..stores.vectors import normalize_rows
 from .pairs import SPLIT_SEED, PairReader, column_widths
 
 __all__ = ["Gate", "SliceVerdict", "gate"]
@@ -313,5 +314,4 @@ class _GateJudge:
     def _aligned(self, a: NDArray[Any]) -> NDArray[Any]:
         if self.map is None:
             return a
-        f = self.map.transform(a)
-        return np.asarray(f / np.linalg.norm(f, axis=1, keepdims=True))
+        return normalize_rows(self.map.transform(a))

@@ -84,15 +84,8 @@ class PairReader:
 
 
 def _pair(vectors: dict[str, Vectors], rows: NDArray[np.bool_]) -> Pair:
-    a, b = (_scaled(v, rows) for v in vectors.values())
+    a, b = (v.normalized(np.flatnonzero(rows), "float32") for v in vectors.values())
     return a, b
-
-
-def _scaled(vectors: Vectors, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The rows at unit length; float64 before it is cut, for lengths that float32 can't hold."""
-    x = vectors.matrix[rows]
-    lengths = np.sqrt(vectors.sq_norms[rows])[:, None]
-    return (x / lengths.astype(np.float64 if x.dtype == np.float64 else np.float32)).astype(np.float32)  # type: ignore[no-any-return]
 
 
 @dataclass

@@ -73,14 +73,14 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
         usable = np.logical_and.reduce([v.usable for v in vectors.values()])
         n_usable += int(usable.sum())
         for v, rows in zip(vectors.values(), parts, strict=True):
-            x = v.matrix[usable].astype(options.precision)
-            rows.append(x / np.sqrt(v.sq_norms[usable])[:, None].astype(x.dtype) if directions else x)
+            at = np.flatnonzero(usable)
+            rows.append((v.normalized if directions else v.chosen)(at, options.precision))
     if n_usable < 2:
         raise InvalidVectorsError(
             f"Only {n_usable} of {len(table):,} sampled rows of {source.describe()} can be compared:"
             f" {invalid.describe() or 'there are no others'}."
         )
-    del table, batch, keys, vectors, v, x  # pass 1 comes on top of what is still held here
+    del table, batch, keys, vectors, v  # pass 1 comes on top of what is still held here
     pa.default_memory_pool().release_unused()
     rng = np.random.default_rng(options.seed)
     pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
@@ -128,7 +128,9 @@ def _gaussian_map(
         return RandomFourierMap(*shared, options.n_features, options.seed, options.features == "orf")
     choose = kmeans_landmarks if options.landmarks == "kmeans" else uniform_landmarks
     z = choose(rows, options.n_features, seed=options.seed)
-    origin = np.zeros(rows.shape[1]) if options.normalize else rows.mean(axis=0, dtype=np.float64)
+    origin = np.zeros(rows.shape[1])
+    if not options.normalize:  # a mean would follow a few rows that lie far out, at the others' expense
+        origin += np.median(rows[:_PAIRWISE_ROWS], axis=0)
     return NystroemMap(*shared, z, origin)
 
 

@@ -105,7 +105,7 @@ def test_gradient_by_each_parameter_through_the_normalisation(objective, kind):
             weight * part
             for weight, part in zip(
                 (1, objective.beta, objective.mu),
-                by_definition(objective, _unit(model.outputs(inputs))[0], b, anchor),
+                by_definition(objective, _unit(model.outputs(inputs)).rows, b, anchor),
                 strict=True,
             )
         )

@@ -71,6 +71,40 @@ def test_float32_columns_differ_from_float64_by_rounding_only():
     np.testing.assert_allclose(narrow.columns(v, rows), wide.columns(v, rows), atol=2e-6)
 
 
+def far_rows(dtype=np.float64):
+    """Rows near zero, and one in twenty 50,000 times as far out, each with a close companion."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 8))
+    x[::20] *= 5e4
+    x[1::20] = x[::20] + 0.5 * rng.standard_normal((20, 8))
+    return x.astype(dtype).astype(np.float64)
+
+
+@pytest.mark.parametrize("rows", [None, np.arange(399, -1, -1)])
+def test_float32_holds_the_kernel_of_rows_of_very_different_lengths(rows):
+    x = far_rows(np.float32)
+    v = Vectors.from_matrix(x, directions=False)
+    found = nystroem(x, 2.0, x[:40], normalize=False, dtype="float32").columns(v, rows)
+    expected = gaussian(x, 2.0)[:, :40]
+    assert found.max() <= 1
+    np.testing.assert_allclose(found, expected if rows is None else expected[rows], atol=1e-4)
+
+
+def test_float32_holds_the_kernel_at_a_small_bandwidth():
+    x = unit(np.random.default_rng(0).standard_normal((60, 8)))
+    x[30:] = unit(x[:30] + 1e-4 * np.random.default_rng(1).standard_normal((30, 8)))
+    v = Vectors.from_matrix(3 * x, directions=True)
+    found = nystroem(x, 3e-4, x[:30], dtype="float32").columns(v)
+    np.testing.assert_allclose(found, gaussian(x, 3e-4)[:, :30], atol=1e-4)
+
+
+def test_float32_holds_the_waves_of_rows_of_very_different_lengths():
+    x = far_rows(np.float32)
+    v = Vectors.from_matrix(x, directions=False)
+    narrow, wide = (RandomFourierMap("a", 8, False, t, 0.05, 30, 3, True) for t in ("float32", "float64"))
+    np.testing.assert_allclose(narrow.columns(v), wide.columns(v), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "build",
     [

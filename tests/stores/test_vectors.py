@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from spec_store.errors import InputError, InvalidVectorsError
-from spec_store.stores.vectors import InvalidRows, decode, vector_width
+from spec_store.stores.vectors import REASONS, InvalidRows, decode, normalize_rows, vector_width
 
 ROWS = [[1.0, 2.0], None, [3.0, float("nan")], [0.0, 0.0], [5.0, None], [6.0, 7.0], [float("inf"), 1.0]]
 KINDS = [
@@ -42,11 +42,33 @@ def test_a_zero_vector_is_usable_where_no_direction_is_needed():
     assert decode("v", array, 2, directions=False).usable.all()
 
 
-def test_norms_beyond_float32_are_still_right():
-    array = pa.array([[1e30, 1e30], [1e-20, 0.0]], pa.list_(pa.float32(), 2))
+@pytest.mark.parametrize(
+    ("kind", "largest"), [(pa.float32(), 3e38), (pa.float64(), 3e38), (pa.float64(), 1e200)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_extreme_length_keep_their_direction(kind, largest, dtype):
+    array = pa.array([[largest, -largest], [3e-20, 4e-20], [3.0, 4.0], [0.0, 0.0]], pa.list_(kind, 2))
     found = decode("v", array, 2, directions=True)
-    assert found.usable.all()
-    np.testing.assert_allclose(found.sq_norms, [2e60, 1e-40], rtol=1e-6)
+    assert found.usable.tolist() == [True, True, True, False]
+    expected = [[0.5**0.5, -(0.5**0.5)], [0.6, 0.8], [0.6, 0.8], [0, 0]]
+    for rows in (None, np.arange(4)):
+        np.testing.assert_allclose(found.normalized(rows, dtype), expected, rtol=1e-6)
+
+
+def test_rows_too_long_for_a_distance_are_counted_where_lengths_matter():
+    array = pa.array([[1e200, 0.0], [1e19, 0.0], [3e17, 0.0]], pa.list_(pa.float64(), 2))
+    found = decode("v", array, 2, directions=False)
+    assert [REASONS[code - 1] if code else None for code in found.reason] == [REASONS[3], REASONS[3], None]
+    assert REASONS[3] == "longer than 1e+18"
+    assert np.isfinite(found.chosen(np.array([2]), "float32")).all()
+
+
+def test_normalized_rows_are_unit_rows_zeros_or_not_finite():
+    x = np.array([[3, 4], [0, 0], [1, np.nan], [1, np.inf]], np.float32)
+    found = normalize_rows(x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:2], [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    assert not np.isfinite(found[2:]).all(axis=1).any()
 
 
 def test_another_width_is_refused_and_names_the_first_such_row():
