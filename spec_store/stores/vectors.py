@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, InvalidVectorsError
 
-__all__ = ["InvalidRows", "Vectors", "decode", "is_vector", "normalize_rows", "vector_width"]
+__all__ = ["NUMPY_TYPES", "InvalidRows", "Vectors", "decode", "is_vector", "normalize_rows", "vector_width"]
 
-_ELEMENTS = (pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.uint8())
+# A table of our own, since pyarrow before 26 needs pandas for `to_pandas_dtype`.
+NUMPY_TYPES: Mapping[pa.DataType, np.dtype[Any]] = {
+    pa.float16(): np.dtype(np.float16),
+    pa.float32(): np.dtype(np.float32),
+    pa.float64(): np.dtype(np.float64),
+    pa.int8(): np.dtype(np.int8),
+    pa.uint8(): np.dtype(np.uint8),
+}
+"""NumPy's type for each type of element that a vector column may have."""
+
 # A norm under this can't be inverted in float32 without overflow: no direction can be told.
 _SMALLEST_NORM = 1e-30
 # Squares of longer rows overflow float32, and take all digits of an ordinary row's in float64.
@@ -163,7 +172,7 @@ class InvalidRows:
 def is_vector(kind: pa.DataType) -> bool:
     """Whether a column of this Arrow type can hold one vector per row."""
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return kind.value_type in _ELEMENTS
+        return kind.value_type in NUMPY_TYPES
     return False
 
 
@@ -310,7 +319,7 @@ def _first_element(column: str, array: pa.Array, width: int, keys: pa.Array | No
 
 def _view(child: pa.Array) -> NDArray[Any]:
     """The child values as NumPy, nulls or not: the buffer itself, null slots holding anything."""
-    dtype = np.dtype(child.type.to_pandas_dtype())
+    dtype = NUMPY_TYPES[child.type]
     buffer = child.buffers()[1]
     if buffer is None:
         return np.empty(0, dtype)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ..alignment.maps import AlignmentMap
 from ..connector import Annotation, Source, find_field
-from ..stores.vectors import decode
+from ..stores.vectors import NUMPY_TYPES, decode
 
 __all__ = ["aligned_annotation", "aligned_schema"]
 
@@ -43,7 +43,7 @@ def aligned_annotation(
         usable = vectors.usable & np.isfinite(aligned).all(axis=1)
         aligned[~usable] = 0
         kind = schema.types[0]
-        flat = pa.array(aligned.astype(kind.value_type.to_pandas_dtype()).reshape(-1))
+        flat = pa.array(aligned.astype(NUMPY_TYPES[kind.value_type]).reshape(-1))
         blank = None if usable.all() else pa.array(~usable)
         array = pa.FixedSizeListArray.from_arrays(flat, map.out_width, mask=blank)
         return pa.RecordBatch.from_arrays([array.cast(kind)], schema=schema)
