@@ -38,7 +38,8 @@ Matrix = NDArray[np.floating[Any]]
 
 def shown(run: spec_store.Alignment, title: str) -> None:
     """All maps in one table; how those of the default kinds stand to before and to the best closed form."""
-    print(f"\n{title}: {run.n_train:,} rows to fit, {run.n_judged:,} held out and judged")
+    n = run.record.counts
+    print(f"\n{title}: {n['n_train']:,} rows to fit, {n['n_judged']:,} held out and judged")
     print(f"{'map':26} SPEC-diff  recall@1  recall@10  mean cosine to target")
     for j in run.judgements:
         print(f"{j.name:26} {j.spec_diff:9.4f} {j.recall_1:9.3f} {j.recall_10:10.3f} {j.cosine_target:10.3f}")

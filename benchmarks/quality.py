@@ -129,7 +129,7 @@ def maps() -> None:
                 energy = ((q.T @ modes) ** 2).sum(axis=0).mean()
                 overlap = np.mean([top_overlap(scores[:, j], modes[:, j]) for j in range(scores.shape[1])])
                 line.append((error, energy, overlap))
-            seconds = sum(run.seconds.values())
+            seconds = sum(run.record.seconds.values())
             shown = "  ".join(f"{x:.4f} / {y:.4f}" for x, y in zip(*line, strict=True))
             print(f"{options}, p = {phi.shape[1]}, {seconds:.0f} s: error, energy, overlap  {shown}")
 

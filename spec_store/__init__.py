@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alignment import AlignmentMap, AlignOptions, load_map
+    from .connector import Location
     from .errors import SpecStoreError
     from .options import CompareOptions
     from .plugins import installed_connectors
-    from .runs.registry import list_runs
     from .spectral.bandwidth import Bandwidths, auto_bandwidths
     from .spectral.clusters import Cluster, find_clusters, varimax
     from .spectral.covariance import CovarianceAccumulator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .spectral.spectrum import Modes, Spectrum, solve
     from .workflows.align import Alignment, align
     from .workflows.compare import Comparison, compare
-    from .workflows.gate import Gate, gate
-    from .workflows.query import clusters, query, undo
+    from .workflows.gate import Gate, GateOptions, gate
+    from .workflows.query import clusters, list_runs, query, undo
     from .workflows.update import update
 
 _HOMES = {
@@ -37,6 +37,8 @@ _HOMES = {
     "CovarianceAccumulator": ".spectral.covariance",
     "FeatureMap": ".spectral.features",
     "Gate": ".workflows.gate",
+    "GateOptions": ".workflows.gate",
+    "Location": ".connector",
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
@@ -50,7 +52,7 @@ _HOMES = {
     "gate": ".workflows.gate",
     "installed_connectors": ".plugins",
     "kmeans_landmarks": ".spectral.features",
-    "list_runs": ".runs.registry",
+    "list_runs": ".workflows.query",
     "load_map": ".alignment",
     "query": ".workflows.query",
     "solve": ".spectral.spectrum",
@@ -71,6 +73,8 @@ __all__ = [
     "CovarianceAccumulator",
     "FeatureMap",
     "Gate",
+    "GateOptions",
+    "Location",
     "Modes",
     "NystroemMap",
     "RandomFourierMap",

@@ -28,6 +28,7 @@ __all__ = [
     "Annotation",
     "Capability",
     "Connector",
+    "Location",
     "Partition",
     "Published",
     "Source",
@@ -48,8 +49,30 @@ class Capability(str, Enum):
     INDEX = "index"  # a scalar index can be built on a result column
     TABLES = "tables"  # one URI holds several tables, told apart by name
     CREATE = "create"  # a new table or file can be created from batches
-    APPEND = "append"  # rows can be appended to a table: what the run registry needs
+    APPEND = "append"  # rows can be appended to a table, or replaced by key: what the run registry needs
     WRAP = "wrap"  # data held in memory can be a source
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a database, a file or an index is, and how to get there.
+
+    Attributes
+    ----------
+    uri
+        A path or URI; tables within it have names of their own.
+    connector
+        The registered name of the connector that opens it.
+    storage_options
+        What the store needs to be reached, such as an endpoint and keys; never shown.
+    """
+
+    uri: str
+    connector: str
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+    def __str__(self) -> str:
+        return self.uri
 
 
 @dataclass(frozen=True)
@@ -118,9 +141,8 @@ class Source(ABC):
         Arrow schema of all readable columns, the key not included.
     key
         Name of the key column that leads every batch. Keys identify rows within `version`.
-    connector
-        Name of the connector through which runs on this source are recorded at `uri`; None where its
-        results can't be kept beside it.
+    location
+        The database in which runs on this source are recorded; None where there is none beside it.
     portable_key
         Whether keys mean the same outside this source and version, as a FAISS index's ids do, so that
         rows of other stores may be matched with them.
@@ -131,7 +153,7 @@ class Source(ABC):
     version: int | None
     schema: pa.Schema
     key: str
-    connector: str | None = None
+    location: Location | None = None
     portable_key: bool = False
 
     @property
@@ -261,22 +283,47 @@ class Connector(ABC):
         """A source over data in memory. Raises UnsupportedError."""
         raise UnsupportedError(f"The {self.name!r} connector can't read data in memory.")
 
-    def check_create(self, uri: str, table: str | None, schema: pa.Schema) -> None:
+    def check_create(
+        self,
+        uri: str,
+        table: str | None,
+        schema: pa.Schema,
+        *,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         """Refuse, before any work, what `create` would refuse."""
         raise UnsupportedError(f"The {self.name!r} connector can't create tables.")
 
     def create(
-        self, uri: str, table: str | None, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+        self,
+        uri: str,
+        table: str | None,
+        schema: pa.Schema,
+        batches: Iterator[pa.RecordBatch],
+        *,
+        options: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a table (or file) from batches, whole or not at all.
+        """Create a table (or file) from batches, atomically.
 
         An earlier one is replaced if all of it is spec-store's own result, see `is_own_result`; anything
         else of that name is refused with an InputError.
         """
         raise UnsupportedError(f"The {self.name!r} connector can't create tables.")
 
-    def append(self, uri: str, table: str, rows: pa.Table) -> None:
-        """Append rows to a table in one atomic step; creates the table if there is none."""
+    def append(
+        self,
+        uri: str,
+        table: str,
+        rows: pa.Table,
+        *,
+        key: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Append rows to a table in one atomic step; creates the table if there is none.
+
+        Columns that the table lacks are added to it, null in its earlier rows. With a `key`, a string column
+        unique in `rows`, a row whose key the table holds takes that row's place.
+        """
         raise UnsupportedError(f"The {self.name!r} connector can't append to tables.")
 
 

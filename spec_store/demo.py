@@ -14,13 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from .errors import MissingExtraError
-from .plugins import get_connector
-from .stores.locate import DEFAULT_CONNECTOR, default_db
+from .stores.locate import Database, Destination, location_of
 
 __all__ = ["create_demo", "histograms_of_oriented_gradients"]
 
 
-def create_demo(table: str = "images", *, db: str | None = None) -> tuple[int, str]:
+def create_demo(table: str = "images", *, db: Database = None) -> tuple[int, str]:
     """Create a table of id, label, image (PNG bytes), pixels and hog; rows and database.
 
     Raises
@@ -46,9 +45,9 @@ def create_demo(table: str = "images", *, db: str | None = None) -> tuple[int, s
             "hog": _vectors(histograms_of_oriented_gradients(images)),
         }
     )
-    uri = default_db() if db is None else db
-    get_connector(DEFAULT_CONNECTOR).create(uri, table, batch.schema, iter([batch]))
-    return len(batch), uri
+    place = Destination(location_of(db), table)
+    place.create(batch.schema, iter([batch]))
+    return len(batch), str(place.location)
 
 
 def histograms_of_oriented_gradients(

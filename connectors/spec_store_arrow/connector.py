@@ -52,12 +52,25 @@ class ArrowConnector(Connector):
         """A source over data in memory; see `spec_store_arrow.memory.wrap` for what it may be."""
         return wrap(data)
 
-    def check_create(self, uri: str, table: str | None, schema: pa.Schema) -> None:
+    def check_create(
+        self,
+        uri: str,
+        table: str | None,
+        schema: pa.Schema,
+        *,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         """Refuse what can't be written: missing folders, unknown suffixes, files that are not our results."""
         _target(uri)
 
     def create(
-        self, uri: str, table: str | None, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+        self,
+        uri: str,
+        table: str | None,
+        schema: pa.Schema,
+        batches: Iterator[pa.RecordBatch],
+        *,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         """Write a file or an object, atomically.
 

@@ -56,9 +56,16 @@ class LanceDBConnector(Connector):
                     f"Table {table!r} has no version {version}; it holds {min(known)} to {max(known)}."
                 )
             handle.checkout(version)
-        return LanceSource(uri, table, handle, lambda: self.open(uri, table=table, options=options))
+        return LanceSource(uri, table, handle, lambda: self.open(uri, table=table, options=options), options)
 
-    def check_create(self, uri: str, table: str | None, schema: pa.Schema) -> None:
+    def check_create(
+        self,
+        uri: str,
+        table: str | None,
+        schema: pa.Schema,
+        *,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         """Refuse a database that can't be written, and a table that holds anything but our results."""
         if not table or not re.fullmatch(r"[\w.-]+", table, re.ASCII):
             raise InputError(
@@ -67,7 +74,7 @@ class LanceDBConnector(Connector):
         self._parent_must_exist(uri)
         if "://" not in uri and not Path(uri).is_dir():
             return
-        db = _connect(uri, None)
+        db = _connect(uri, options)
         if table in _table_names(db) and not is_own_result(db.open_table(table).schema):
             raise InputError(
                 f"Table {table!r} exists in database {uri}, and holds more than spec-store's results. Choose"
@@ -75,21 +82,27 @@ class LanceDBConnector(Connector):
             )
 
     def create(
-        self, uri: str, table: str | None, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+        self,
+        uri: str,
+        table: str | None,
+        schema: pa.Schema,
+        batches: Iterator[pa.RecordBatch],
+        *,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         """Create a table from a stream, or replace one of our own; a stream that fails changes nothing.
 
         A local table is written beside its place and renamed into it; an earlier one is overwritten by
         one commit, which leaves its old versions readable.
         """
-        self.check_create(uri, table, schema)
+        self.check_create(uri, table, schema, options=options)
         assert table is not None
         with _own_errors(batches) as stream:
-            self._write(uri, table, pa.RecordBatchReader.from_batches(schema, stream))
+            self._write(uri, table, pa.RecordBatchReader.from_batches(schema, stream), options)
 
     @staticmethod
-    def _write(uri: str, table: str, reader: pa.RecordBatchReader) -> None:
-        db = lancedb.connect(uri)
+    def _write(uri: str, table: str, reader: pa.RecordBatchReader, options: Mapping[str, str] | None) -> None:
+        db = lancedb.connect(uri, storage_options=dict(options) if options else None)
         if table in _table_names(db):
             existing = db.open_table(table).to_lance()
             lance.write_dataset(reader, existing, mode="overwrite")
@@ -102,11 +115,24 @@ class LanceDBConnector(Connector):
                 lance.write_dataset(reader, staged, mode="append")
                 _rename_new(Path(beside) / f"{table}.lance", Path(uri) / f"{table}.lance")
 
-    def append(self, uri: str, table: str, rows: pa.Table) -> None:
-        """Append rows in one commit; the table is created if there is none."""
-        db = _connect(uri, None)
+    def append(
+        self,
+        uri: str,
+        table: str,
+        rows: pa.Table,
+        *,
+        key: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
+        db = _connect(uri, options)
         handle = db.create_table(table, schema=rows.schema, exist_ok=True)
-        if len(rows):
+        missing = [f for f in rows.schema if f.name not in handle.schema.names]
+        if missing:
+            handle.add_columns(pa.schema(missing))
+        if key is not None:
+            handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        elif len(rows):
             handle.add(rows)
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from spec_store.connector import Annotation, Partition, Published, Source, find_field
+from spec_store.connector import Annotation, Location, Partition, Published, Source, find_field
 from spec_store.errors import (
     ColumnClashError,
     ColumnNotFoundError,
@@ -41,10 +41,17 @@ class LanceSource(Source):
     """One version of a table, streamed in file order with the row id as the key."""
 
     key = _KEY
-    connector = "lancedb"
 
-    def __init__(self, uri: str, table: str, handle: Any, reopen: Callable[[], LanceSource]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        table: str,
+        handle: Any,
+        reopen: Callable[[], LanceSource],
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         self.uri = uri
+        self.location = Location(uri, "lancedb", dict(options or {}))
         self.table: str = table
         self._reopen = reopen
         self._handle = handle

@@ -13,9 +13,9 @@ from ..errors import NotBetterError
 from .group import (
     ListOf,
     batch_rows_option,
-    db_option,
     in_order,
     json_option,
+    location_options,
     main,
     on_missing_option,
     skip_invalid_option,
@@ -26,6 +26,7 @@ from .text import format_number
 
 if TYPE_CHECKING:
     from ..alignment.evaluate import ClusterJudgement, Judgement
+    from ..connector import Location
     from ..workflows.align import Alignment
     from ..workflows.gate import Gate
 
@@ -112,7 +113,7 @@ _align_options = in_order(
 @table_option
 @click.option("--source", required=True, help="The column to be aligned.")
 @click.option("--target", required=True, help="The column whose clusters it is to hold.")
-@db_option
+@location_options
 @_align_options
 @click.option(
     "--map",
@@ -132,7 +133,7 @@ def align(
     table: str,
     source: str,
     target: str,
-    db: str | None,
+    db: Location,
     map_file: str | None,
     export: str | None,
     dry_run: bool,
@@ -173,7 +174,7 @@ def align(
         )
     if export:
         run.export(export)
-    refused = publish(run, write=not dry_run, index=index)
+    run, refused = publish(run, write=not dry_run, index=index)
     if as_json:
         echo_json(run.to_json())
     else:
@@ -182,28 +183,29 @@ def align(
         raise refused
 
 
-def publish(run: Alignment, *, write: bool, index: bool = False) -> NotBetterError | None:
-    """Print the warnings, then write the column, or say later, once the figures are shown, why not."""
-    told = len(run.warnings)
+def publish(run: Alignment, *, write: bool, index: bool = False) -> tuple[Alignment, NotBetterError | None]:
+    """Print the warnings, then write the column; or say later, once the figures are shown, why not."""
+    n_printed = len(run.warnings)
     print_warnings(run.warnings)
     if not write:
-        return None
+        return run, None
     try:
-        with shown_progress() as run.progress:
-            run.write()
+        with shown_progress() as progress:
+            run = run.write(progress=progress)
             if index:
-                run.create_index()
+                run = run.create_index(progress=progress)
     except NotBetterError as error:
-        return error
-    print_warnings(run.warnings[told:])
-    return None
+        return run, error
+    print_warnings(run.warnings[n_printed:])
+    return run, None
 
 
 def print_alignment(run: Alignment, export: str | None = None) -> None:
     """The judgements of all maps, and per cluster of the chosen one; what was written."""
     a, b = run.columns
+    n = run.record.counts
     echo(
-        f"{a} to {b}: {run.n_train:,} rows to fit, {run.n_judged:,} of {run.n_held_out:,} held-out rows"
+        f"{a} to {b}: {n['n_train']:,} rows to fit, {n['n_judged']:,} of {n['n_held_out']:,} held-out rows"
         " judged"
     )
     figures = ["recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
@@ -241,12 +243,12 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         use = "an ONNX model from vectors to aligned" if is_onnx(export) else use
         echo(f"Exported {export}: {use}")
     if run.written:
-        total = sum(run.seconds.values())
+        total = sum(run.record.seconds.values())
         echo(f"Wrote {run.column} in {total:.1f} s (run {run.run_id}).")
-        if run.index_recall is not None:
+        if run.record.index_recall is not None:
             echo(
-                f"Vector index: recall@10 {run.index_recall:.3f} against brute force, {len(run.queries)}"
-                " held-out queries."
+                f"Vector index: recall@10 {run.record.index_recall:.3f} against brute force,"
+                f" {len(run.queries)} held-out queries."
             )
         echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
     else:
@@ -266,9 +268,9 @@ def _share(value: float) -> str:
 
 @main.command()
 @table_option
-@db_option
+@location_options
 @json_option
-def update(table: str, db: str | None, as_json: bool) -> None:
+def update(table: str, db: Location, as_json: bool) -> None:
     """Fill aligned columns for rows that came later, with the recorded maps; nothing is fitted.
 
     \b
@@ -294,7 +296,7 @@ def update(table: str, db: str | None, as_json: bool) -> None:
 @table_option
 @click.option("--source", required=True, help="The column in use now.")
 @click.option("--target", required=True, help="The column to switch to.")
-@db_option
+@location_options
 @click.option("--map", "map_file", type=click.Path(dir_okay=False), help="A map. Default: align's newest.")
 @click.option("--no-map", is_flag=True, help="Judge the switch without any map, by neighbours alone.")
 @click.option("--slice", "slices", multiple=True, metavar="SQL", help="Rows to judge beside the clusters.")
@@ -336,6 +338,7 @@ def gate(
 
 def _print_gate(found: Gate) -> None:
     a, b = found.columns
+    print_warnings(found.warnings)
     echo(f"{a} to {b} with {found.map or 'no map'}; a slice is kept from {found.fail_under:g} up")
     header = ["slice", "rows", "judged", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
     body = [

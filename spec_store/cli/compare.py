@@ -9,9 +9,9 @@ import click
 from .align import print_alignment, publish
 from .group import (
     batch_rows_option,
-    db_option,
     in_order,
     json_option,
+    location_options,
     main,
     on_missing_option,
     skip_invalid_option,
@@ -22,6 +22,7 @@ from .text import format_number
 
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
+    from ..connector import Location
     from ..options import CompareOptions
     from ..workflows.compare import Comparison
 
@@ -139,13 +140,7 @@ _compare_options = in_order(
     help="The two embedding columns. name=connector:uri is one of another store: dino=faiss:dino.index,"
     " dino=arrow:dino.parquet#vector, dino=lancedb:./db#images/dino.",
 )
-@db_option
-@click.option(
-    "--connector",
-    default="lancedb",
-    show_default=True,
-    help="The kind of database, see spec-store connectors.",
-)
+@location_options
 @_compare_options
 @click.option(
     "--out", type=click.Path(dir_okay=False), help="Write the results to this Parquet file, keyed by row."
@@ -162,8 +157,7 @@ _compare_options = in_order(
 def compare(
     table: str | None,
     cols: str,
-    db: str | None,
-    connector: str,
+    db: Location,
     out: str | None,
     dry_run: bool,
     index: bool,
@@ -194,29 +188,29 @@ def compare(
     options = CompareOptions(**fields)
     columns = [column.strip() for column in cols.split(",")]
     asked = _asked_alignment(pair, columns, options) if pair else None
-    place: dict[str, Any] = {"db": db, "connector": connector}
     if asked and table:
-        check_alignment(table, *asked.columns, **place, write=not dry_run, options=asked.options)
+        check_alignment(table, *asked.columns, db=db, write=not dry_run, options=asked.options)
     with shown_progress() as progress:
         run = run_comparison(
             table,
             columns,
             db=db,
-            connector=connector,
             write=not dry_run,
             out=out,
             progress=progress,
             options=options,
         )
         if dry_run:
-            run.score()
+            run = run.score(progress=progress)
         elif index:
-            run.create_index()
+            run = run.create_index(progress=progress)
         alignment = None
         if asked and table:
-            alignment = align(table, *asked.columns, **place, progress=progress, options=asked.options)
+            alignment = align(table, *asked.columns, db=db, progress=progress, options=asked.options)
     print_warnings(run.warnings)
-    refused = publish(alignment, write=not dry_run) if alignment else None
+    refused = None
+    if alignment:
+        alignment, refused = publish(alignment, write=not dry_run)
     if as_json:
         more = {"alignment": alignment.to_json()} if alignment else {}
         echo_json({**run.to_json(), **more})
@@ -266,7 +260,7 @@ def _print_comparison(run: Comparison) -> None:
                 f" {format_number(run.bandwidths.largest_eigenvalues[i])}, median kernel value"
                 f" {format_number(run.bandwidths.median_kernels[i])}, coverage {spectrum.coverage[i]:.1%}"
             )
-        echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.map_error)}")
+        echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.record.map_error)}")
     _print_clusters(run.clusters.slice(0, _MOST_CLUSTERS), run.columns)
     more = len(run.clusters) - _MOST_CLUSTERS
     if more > 0:
@@ -275,9 +269,9 @@ def _print_comparison(run: Comparison) -> None:
         echo("Dry run: nothing was written.")
         return
     place = f" to {run.destination.describe()}" if run.destination else ""
-    total = sum(run.seconds.values())
+    total = sum(run.record.seconds.values())
     echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
-    if run.recorded:
+    if run.registry:
         echo(f"Next: spec-store clusters --table {run.table}")
 
 
@@ -292,8 +286,14 @@ def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = Fal
     body = []
     for r in rows.to_pylist():
         numbers = [format_number(r[n]) for n in ("strength", "energy_first", "energy_second")]
-        stability = "-" if r["stability"] != r["stability"] else f"{r['stability']:.2f}"
-        line = [str(r["cluster"]), r["side"], *numbers, f"{r['size']:,}", stability]
+        stability = "-" if r["stability"] is None else f"{r['stability']:.2f}"
+        line = [
+            str(r["cluster"]),
+            r["side"],
+            *numbers,
+            "-" if r["size"] is None else f"{r['size']:,}",
+            stability,
+        ]
         if labelled:
             line.append(", ".join(f"{e['value']} {e['share']:.0%} (x{e['lift']:.1f})" for e in r["labels"]))
         if examples:
@@ -304,11 +304,11 @@ def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = Fal
 
 @main.command()
 @table_option
-@db_option
+@location_options
 @click.option("--prefix", help="Of the result columns. Default: the newest comparison's.")
 @click.option("--by", metavar="COLUMN", help="A column of labels: show which are over-represented.")
 @json_option
-def clusters(table: str, db: str | None, prefix: str | None, by: str | None, as_json: bool) -> None:
+def clusters(table: str, db: Location, prefix: str | None, by: str | None, as_json: bool) -> None:
     """What each cluster is: who holds it together, how strongly, how many rows, which labels.
 
     \b
@@ -321,13 +321,13 @@ def clusters(table: str, db: str | None, prefix: str | None, by: str | None, as_
     rows = report.clusters
     if as_json:
         found = rows.drop_columns(["run_id", "table"]).to_pylist()
-        echo_json({"run_id": report.run["run_id"], "table": table, "clusters": found})
+        echo_json({"run_id": report.run.run_id, "table": table, "clusters": found})
         return
-    a, b = report.run["columns"]
-    echo(f"{a} against {b}: run {report.run['run_id']} on {report.run['n_rows']:,} rows of {table}")
+    a, b = report.run.columns
+    echo(f"{a} against {b}: run {report.run.run_id} on {report.run.n_rows:,} rows of {table}")
     _print_clusters(rows, (a, b), examples=by is None)
     if len(rows):
-        prefix = report.run["prefix"]
+        prefix = report.run.prefix
         echo(f'Next: spec-store query --table {table} --where "{prefix}_cluster = 0"')
     if report.other_prefixes:
         echo(f"Also compared, see --prefix: {', '.join(report.other_prefixes)}")

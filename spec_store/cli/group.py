@@ -19,6 +19,19 @@ from .text import visible_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class _StorageOption(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """``KEY=VALUE``."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+        key, equals, content = str(value).partition("=")
+        if not (key and equals):
+            self.fail(f"{value!r} is not KEY=VALUE.", param, ctx)
+        return key, content
+
+
 _DB_HELP = "Database (folder or URI). Default: $SPEC_STORE_DB, else ./lancedb."
 
 
@@ -103,7 +116,34 @@ def main(debug: bool) -> None:
     """
 
 
-db_option = click.option("--db", envvar="SPEC_STORE_DB", help=_DB_HELP)
+def location_options(command: Command) -> Command:
+    """--db, --connector and --storage-option, handed to the command as one `Location`, its ``db``."""
+
+    @functools.wraps(command)
+    def located(*args: Any, db: str | None, connector: str, storage_option: Any, **options: Any) -> Any:
+        from ..connector import Location
+        from ..stores.locate import location_of
+
+        return command(*args, db=Location(location_of(db).uri, connector, dict(storage_option)), **options)
+
+    shared = (
+        click.option(
+            "--storage-option",
+            type=_StorageOption(),
+            multiple=True,
+            help="What the store needs to be reached, such as endpoint=http://localhost:9000; repeatable.",
+        ),
+        click.option(
+            "--connector",
+            default="lancedb",
+            show_default=True,
+            help="The kind of database, see spec-store connectors.",
+        ),
+        click.option("--db", envvar="SPEC_STORE_DB", help=_DB_HELP),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), shared, located)  # type: ignore[return-value]
+
+
 table_option = click.option("--table", required=True, help="The table.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 on_missing_option = click.option(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from .group import db_option, json_option, main, table_option
+from .group import json_option, location_options, main, table_option
 from .rows import FORMATS, chosen_format, write_rows
 from .terminal import echo, echo_json, echo_table
 from .text import format_number
+
+if TYPE_CHECKING:
+    from ..connector import Location
 
 
 @main.command()
 @table_option
 @click.option("--where", metavar="SQL", help="The rows wanted; all by default.")
-@db_option
+@location_options
 @click.option("--select", metavar="A,B,…", help="Columns. Default: all but vectors and binary values.")
 @click.option("--limit", type=int, help="At most so many rows. Default: 20 as a table, else all.")
 @click.option(
@@ -41,7 +46,7 @@ from .text import format_number
 def query(
     table: str,
     where: str | None,
-    db: str | None,
+    db: Location,
     select: str | None,
     limit: int | None,
     style: str | None,
@@ -65,35 +70,35 @@ def query(
 
 
 @main.command()
-@db_option
+@location_options
 @click.option("--table", help="Only runs on this table.")
 @json_option
-def runs(db: str | None, table: str | None, as_json: bool) -> None:
+def runs(db: Location, table: str | None, as_json: bool) -> None:
     """Recorded runs, newest first."""
-    from ..runs.registry import list_runs
+    from ..workflows.query import list_runs
 
     found = list_runs(db=db, table=table).to_pylist()
     if as_json:
         echo_json(found)
         return
-    header = ["run", "kind", "table", "columns", "prefix", "rows", "clusters", "SPEC-diff", "centred"]
+    header = ["run", "kind", "table", "columns", "prefix", "rows", "clusters", "SPEC-diff", "status"]
     body = [
         [
             *(r["run_id"], r["kind"], r["table"], ",".join(r["columns"]), r["prefix"], f"{r['n_rows']:,}"),
             "-" if r["n_clusters"] is None else str(r["n_clusters"]),
             format_number(r["spec_diff"]),
-            format_number(r["spec_diff_centered"]),
+            r["status"],
         ]
         for r in found
     ]
-    echo_table(header, body, right=(5, 6, 7, 8))
+    echo_table(header, body, right=(5, 6, 7))
 
 
 @main.command()
 @table_option
-@db_option
+@location_options
 @click.option("--prefix", required=True, help="Of the result columns, as runs shows it.")
-def undo(table: str, db: str | None, prefix: str) -> None:
+def undo(table: str, db: Location, prefix: str) -> None:
     """Remove result columns that spec-store wrote; nobody else's data is touched."""
     from ..workflows.query import undo as remove
 
@@ -118,9 +123,9 @@ def connectors(as_json: bool) -> None:
 
 
 @main.command()
-@db_option
+@location_options
 @click.option("--table", default="images", show_default=True, help="The table to create.")
-def demo(db: str | None, table: str) -> None:
+def demo(db: Location, table: str) -> None:
     """Make a small real table: images of handwritten digits under two embeddings."""
     from ..demo import create_demo
 

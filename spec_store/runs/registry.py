@@ -1,34 +1,31 @@
-"""The run registry: two ordinary tables beside the annotated one, and provenance in field metadata."""
+"""The run registry: two ordinary tables beside the annotated ones, a row per run and a row per cluster.
+
+A run is recorded before its columns are published, and marked as finished once they are. The columns name
+their run in their field metadata, so a process that dies in between loses nothing.
+"""
 
 from __future__ import annotations
 
-import io
-import json
-import secrets
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..connector import Capability, find_field
+from ..connector import Capability, Location, Source
 from ..errors import InputError, TableNotFoundError
 from ..plugins import get_connector
-from ..stores.locate import DEFAULT_CONNECTOR, default_db
+from ..stores.locate import open_location
+from .records import AlignmentRecord, ComparisonRecord, RunRecord
 
-if TYPE_CHECKING:
-    from ..workflows.align import Alignment
-    from ..workflows.compare import Comparison
-
-__all__ = ["CLUSTERS_TABLE", "RUNS_TABLE", "cluster_table", "latest_run", "list_runs"]
+__all__ = ["CLUSTERS_TABLE", "LARGEST_STATE", "RUNS_TABLE", "RUN_FIELDS", "Registry", "cluster_table"]
 
 RUNS_TABLE = "spec_store_runs"
 CLUSTERS_TABLE = "spec_store_clusters"
 
-# A larger state is not stored with its run: a registry is to be read like any table.
-_LARGEST_STATE = 256 << 20
+LARGEST_STATE = 256 << 20
+"""Bytes of a state that is stored with its run: a registry is to be read like any table."""
 
 _RUNS = pa.schema(
     [
@@ -56,6 +53,7 @@ _RUNS = pa.schema(
         ("details", pa.string()),
         ("seconds", pa.string()),
         ("spec_store_version", pa.string()),
+        ("finished", pa.bool_()),
         ("state", pa.large_binary()),
     ]
 )
@@ -75,261 +73,142 @@ _CLUSTERS = pa.schema(
         ("where", pa.string()),
     ]
 )
+RUN_FIELDS = tuple(f for f in _RUNS if f.name != "state")
+"""The fields of the table of runs, without states."""
+
+_TABLES = {RUNS_TABLE: _RUNS, CLUSTERS_TABLE: _CLUSTERS}
 
 
-def new_run_id() -> str:
-    """Unique, and sorted by time: ``20260131T120000-5f3a2b``."""
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+def cluster_table(run: ComparisonRecord) -> pa.Table:
+    """A run's clusters as rows of the table of clusters."""
+    return pa.Table.from_pylist([c.to_row(run) for c in run.clusters], schema=_CLUSTERS)
 
 
-def provenance(run: Comparison) -> dict[str, str]:
-    """What every result column's field metadata says about where it came from."""
-    return {
-        "spec_store.run": run.run_id,
-        "spec_store.version": installed_version("spec-store"),
-        "spec_store.columns": json.dumps(run.columns),
-        "spec_store.source_version": str(run.source.version),
-        "spec_store.options": json.dumps(run.options.to_json()),
-    }
+class Registry:
+    """The runs of one database.
 
-
-def cluster_table(run: Comparison) -> pa.Table:
-    """A run's clusters in the registry's schema."""
-    sizes = run.tally.sizes.tolist() if run.tally else [None] * len(run.clusters_found)
-    rows = [
-        {
-            "run_id": run.run_id,
-            "table": run.table,
-            "prefix": run.prefix,
-            "cluster": i,
-            "side": run.columns[c.end],
-            "strength": c.strength,
-            "energy_first": c.energy[0],
-            "energy_second": c.energy[1],
-            "size": sizes[i],
-            "stability": c.stability,
-            "top_rows": [str(key) for key in run.tally.top_rows(i)] if run.tally else None,
-            "where": f"array_has({run.prefix}_clusters, {i})",
-        }
-        for i, c in enumerate(run.clusters_found)
-    ]
-    return pa.Table.from_pylist(rows, schema=_CLUSTERS)
-
-
-def record(run: Comparison) -> bool:
-    """Append a written run and its clusters to the registry beside its results; whether there is one."""
-    to = run.destination
-    name, uri = (run.source.connector, run.source.uri) if to is None else (to.connector, to.uri)
-    if name is None or Capability.APPEND not in get_connector(name).capabilities:
-        run.warnings.append(
-            "the run is not recorded, since the results are not in a database with a registry: this output is"
-            " all there is to tell of its clusters."
-        )
-        return False
-    registry = get_connector(name)
-    size = 8 * run.state.halves * run.state.n_columns**2 // 2
-    row = {
-        "run_id": run.run_id,
-        "created_at": datetime.now(timezone.utc),
-        "kind": "compare",
-        "table": run.table,
-        "columns": list(run.columns),
-        "prefix": run.prefix,
-        "written": run.written,
-        "source_version": run.source.version,
-        "written_version": run.published.version if run.published else None,
-        "n_rows": run.n_rows,
-        "n_skipped": run.n_skipped,
-        "n_clusters": len(run.clusters_found),
-        "spec_diff": run.spectrum.spec_diff,
-        "spec_diff_centered": run.spectrum.spec_diff_centered,
-        "cka": run.spectrum.cka,
-        "bandwidth": list(run.bandwidths.values) if run.bandwidths else None,
-        "coverage": list(run.spectrum.coverage),
-        "map_error": run.map_error,
-        "eigenvalues_first": run.eigenvalues[run.columns[0]],
-        "eigenvalues_second": run.eigenvalues[run.columns[1]],
-        "options": json.dumps(run.options.to_json()),
-        "details": None,
-        "seconds": json.dumps(run.seconds),
-        "spec_store_version": installed_version("spec-store"),
-        "state": run.state.to_bytes() if size <= _LARGEST_STATE else None,
-    }
-    registry.append(uri, CLUSTERS_TABLE, cluster_table(run))
-    registry.append(uri, RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS))
-    return True
-
-
-def record_alignment(run: Alignment) -> bool:
-    """Append a written alignment, its judgements and its map to the registry; whether there is one."""
-    name = run.source.connector
-    if name is None or Capability.APPEND not in get_connector(name).capabilities:
-        run.warnings.append("the run is not recorded: keep the map with --export.")
-        return False
-    row = {
-        "run_id": run.run_id,
-        "created_at": datetime.now(timezone.utc),
-        "kind": "align",
-        "table": run.source.table,
-        "columns": list(run.columns),
-        "prefix": run.column,
-        "written": run.written,
-        "source_version": run.source.version,
-        "written_version": run.published.version if run.published else None,
-        "n_rows": run.n_usable,
-        "n_skipped": run.n_skipped,
-        "spec_diff": run.after.spec_diff,
-        "options": json.dumps(run.options.to_json()),
-        "details": json.dumps(run.to_json()),
-        "seconds": json.dumps(run.seconds),
-        "spec_store_version": installed_version("spec-store"),
-        "state": run.map.to_bytes(),
-    }
-    table = pa.Table.from_pylist([row], schema=_RUNS)
-    get_connector(name).append(run.source.uri, RUNS_TABLE, table)
-    return True
-
-
-def recorded_map(
-    table: str, columns: tuple[str, str], *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
-) -> tuple[str, io.BytesIO]:
-    """The newest recorded map from one column of a table to another: its run, and what `load_map` reads.
-
-    Raises InputError where there is none.
+    Parameters
+    ----------
+    location
+        The database; one whose connector can't append to tables has no registry.
     """
-    for run in _newest_first("align", table, ["state"], db, connector):
-        if tuple(run["columns"]) == columns:
-            return run["run_id"], io.BytesIO(run["state"])
-    raise InputError(
-        f"No alignment of {columns[0]!r} to {columns[1]!r} is recorded for table {table!r}. Run"
-        " spec-store align, or give --map FILE, or --no-map to judge a switch without any."
-    )
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    @classmethod
+    def of(cls, location: Location | None) -> Registry | None:
+        """The registry at a location; None where the connector keeps none."""
+        if location is None or Capability.APPEND not in get_connector(location.connector).capabilities:
+            return None
+        return cls(location)
+
+    def check(self) -> None:
+        """Refuse, before any work, tables of these names that runs can't be appended to.
+
+        Tables of an older version are brought up to date when they are next appended to. Raises InputError
+        for those of a newer one, or of somebody else.
+        """
+        for name, schema in _TABLES.items():
+            source = self._open(name)
+            if source is None:
+                continue
+            unknown = [f.name for f in source.schema if f.name not in schema.names]
+            wrong = [f.name for f in source.schema if f.name not in unknown and not _alike(f, schema)]
+            if unknown or wrong or "run_id" not in source.schema.names:
+                raise InputError(
+                    f"Table {name!r} in {self.location} is not a run registry that this version of spec-store"
+                    f" knows ({', '.join(unknown + wrong) or 'run_id'}): a newer version made it, or somebody"
+                    " else. Upgrade spec-store, or rename that table."
+                )
+
+    def start(self, run: RunRecord, state: bytes | None) -> None:
+        """Record a run whose columns are about to be published.
+
+        Parameters
+        ----------
+        state
+            What it keeps, see `state`: of at most `LARGEST_STATE`.
+        """
+        self._put(replace(run, finished=False), state)
+
+    def finish(self, run: RunRecord, state: bytes | None) -> None:
+        """Record that a run's columns are published, and its clusters."""
+        if isinstance(run, ComparisonRecord):
+            self._append(CLUSTERS_TABLE, cluster_table(run))
+        self._put(replace(run, finished=True), state)
+
+    def _put(self, run: RunRecord, state: bytes | None) -> None:
+        row = {**run.to_row(), "state": state}
+        self._append(RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS), key="run_id")
+
+    def _append(self, table: str, rows: pa.Table, *, key: str | None = None) -> None:
+        options = dict(self.location.storage_options) or None
+        self._connector.append(self.location.uri, table, rows, key=key, options=options)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table of runs, a row per run, newest first, without states; none where there is no table."""
+        found = self._read(RUNS_TABLE, [f.name for f in RUN_FIELDS])
+        return sorted(found, key=lambda row: (row["created_at"], row["run_id"]), reverse=True)
+
+    def comparisons(self, run_ids: Iterable[str]) -> list[ComparisonRecord]:
+        """Recorded comparisons, newest first; ids of others and unknown ones are passed over."""
+        wanted = set(run_ids)
+        rows = [r for r in self.rows() if r["kind"] == "compare" and r["run_id"] in wanted]
+        if not rows:
+            return []
+        found = self._read(CLUSTERS_TABLE, _CLUSTERS.names, run_ids=[row["run_id"] for row in rows])
+        clusters: dict[str, dict[int, dict[str, Any]]] = {row["run_id"]: {} for row in rows}
+        for row in found:  # a process that died between the two tables left them to be appended again
+            clusters[row["run_id"]][row["cluster"]] = row
+        return [ComparisonRecord.from_rows(row, list(clusters[row["run_id"]].values())) for row in rows]
+
+    def alignments(self, run_ids: Iterable[str] | None = None) -> list[AlignmentRecord]:
+        """Recorded alignments, newest first."""
+        wanted = None if run_ids is None else set(run_ids)
+        rows = [r for r in self.rows() if r["kind"] == "align"]
+        return [AlignmentRecord.from_row(r) for r in rows if wanted is None or r["run_id"] in wanted]
+
+    def state(self, run_id: str) -> bytes | None:
+        """What a run kept: an alignment's map, a comparison's state; None where that was too large.
+
+        Nothing of any other run is read.
+        """
+        return next((row["state"] for row in self._read(RUNS_TABLE, ["state"], run_ids=[run_id])), None)
+
+    @cached_property
+    def _connector(self) -> Any:
+        return get_connector(self.location.connector)
+
+    def _open(self, table: str) -> Source | None:
+        try:
+            return open_location(self.location, table)
+        except TableNotFoundError:
+            return None
+
+    def _read(
+        self, table: str, columns: Sequence[str], *, run_ids: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows in the order in which they were appended; columns that the table lacks are None."""
+        source = self._open(table)
+        if source is None:
+            return []
+        held = [c for c in dict.fromkeys(["run_id", *columns]) if c in source.schema.names]
+        where = None
+        if run_ids is not None and Capability.WHERE in self._connector.capabilities:
+            where = f"run_id IN ({', '.join(_literal(i) for i in run_ids)})"
+        rows: list[dict[str, Any]] = []
+        for batch in source.batches(held, where=where, batch_rows=1024):
+            rows += batch.select(held).to_pylist()
+        wanted = None if run_ids is None else set(run_ids)
+        absent = dict.fromkeys(c for c in columns if c not in held)
+        return [{**row, **absent} for row in rows if wanted is None or row["run_id"] in wanted]
 
 
-def recorded_alignments(
-    table: str, *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
-) -> list[dict[str, Any]]:
-    """The newest alignment of each result column, with its map in `state`, oldest column first."""
-    by_column: dict[str, dict[str, Any]] = {}
-    for run in _newest_first("align", table, ["prefix", "options", "state"], db, connector):
-        by_column.setdefault(run["prefix"], run)
-    return list(by_column.values())[::-1]
+def _alike(field: pa.Field, schema: pa.Schema) -> bool:
+    """Whether a stored column is of our type, as far as a store tells time zones and string widths apart."""
+    return bool(field.type.equals(schema.field(field.name).type))
 
 
-def recorded_clusters(
-    table: str, columns: tuple[str, str], *, db: str | None = None, connector: str = DEFAULT_CONNECTOR
-) -> list[dict[str, Any]]:
-    """The clusters of the newest recorded comparison of two columns, either way round; none without one."""
-    found = _newest_first("compare", table, [], db, connector)
-    newest = next((run for run in found if set(run["columns"]) == set(columns)), None)
-    if newest is None:
-        return []
-    clusters = _registry(CLUSTERS_TABLE, _CLUSTERS.names, db, connector)
-    rows = clusters.filter(pc.equal(clusters["run_id"], newest["run_id"])).sort_by("cluster").to_pylist()
-    return [dict(row) for row in rows]
-
-
-def _newest_first(
-    kind: str, table: str, more: list[str], db: str | None, connector: str
-) -> list[dict[str, Any]]:
-    """A table's runs of a kind; none where there is no registry."""
-    names = ["run_id", "created_at", "kind", "table", "columns", *more]
-    try:
-        found = _registry(RUNS_TABLE, names, db, connector)
-    except TableNotFoundError:
-        return []
-    rows = found.filter(pc.and_(pc.equal(found["kind"], kind), pc.equal(found["table"], table)))
-    return [dict(row) for row in rows.sort_by([("created_at", "descending")]).to_pylist()]
-
-
-def comparison_json(run: Comparison) -> dict[str, Any]:
-    """The contract of ``compare --json``."""
-    clusters = [
-        {
-            "cluster": row["cluster"],
-            "side": row["side"],
-            "strength": row["strength"],
-            "energy": dict(zip(run.columns, (row["energy_first"], row["energy_second"]), strict=True)),
-            "size": row["size"],
-            "stability": None if row["stability"] != row["stability"] else row["stability"],
-            "where": row["where"],
-        }
-        for row in cluster_table(run).to_pylist()
-    ]
-    sigmas = run.bandwidths.values if run.bandwidths else (None, None)
-    return {
-        "run_id": run.run_id,
-        "table": run.table,
-        "columns": list(run.columns),
-        "n_rows": run.n_rows,
-        "n_skipped": run.n_skipped,
-        "kernel": run.options.kernel,
-        "features": run.options.features if run.options.kernel == "gaussian" else "exact",
-        "bandwidth": dict(zip(run.columns, sigmas, strict=True)),
-        "coverage": dict(zip(run.columns, run.spectrum.coverage, strict=True)),
-        "map_error": run.map_error,
-        "spec_diff": run.spectrum.spec_diff,
-        "spec_diff_centered": run.spectrum.spec_diff_centered,
-        "cka": None if run.spectrum.cka != run.spectrum.cka else run.spectrum.cka,
-        "eigenvalues": run.eigenvalues,
-        "clusters": clusters,
-        "seconds": run.seconds,
-        "written": run.written,
-        "warnings": run.warnings,
-    }
-
-
-def list_runs(
-    *, db: str | None = None, table: str | None = None, connector: str = DEFAULT_CONNECTOR
-) -> pa.Table:
-    """Recorded runs, newest first, without their states.
-
-    Raises TableNotFoundError where the database has no registry yet.
-    """
-    columns = [name for name in _RUNS.names if name != "state"]
-    rows = _registry(RUNS_TABLE, columns, db, connector)
-    if table is not None:
-        rows = rows.filter(pc.equal(rows["table"], table))
-    return rows.sort_by([("created_at", "descending"), ("run_id", "descending")])
-
-
-def latest_run(
-    table: str, *, prefix: str | None = None, db: str | None = None, connector: str = DEFAULT_CONNECTOR
-) -> tuple[Mapping[str, Any], pa.Table, tuple[str, ...]]:
-    """The newest comparison of a table (with this prefix), its clusters, and the other prefixes.
-
-    Raises
-    ------
-    InputError
-        There is none; names the prefixes that there are.
-    """
-    runs = list_runs(db=db, table=table, connector=connector).to_pylist()
-    runs = [r for r in runs if r["kind"] == "compare"]
-    known = sorted({r["prefix"] for r in runs})
-    chosen = [r for r in runs if prefix in (None, r["prefix"])]
-    if not chosen:
-        there = f" There are runs with prefix {', '.join(known)}." if known else ""
-        raise InputError(
-            f"No comparison of table {table!r}{f' with prefix {prefix!r}' if prefix else ''} is recorded."
-            f"{there or ' Run spec-store compare first.'}"
-        )
-    run = chosen[0]
-    clusters = _registry(CLUSTERS_TABLE, _CLUSTERS.names, db, connector)
-    clusters = clusters.filter(pc.equal(clusters["run_id"], run["run_id"]))
-    return run, clusters.sort_by("cluster"), tuple(p for p in known if p != run["prefix"])
-
-
-def _registry(name: str, columns: list[str], db: str | None, connector: str) -> pa.Table:
-    uri = default_db() if db is None else db
-    try:
-        source = get_connector(connector).open(uri, table=name)
-    except TableNotFoundError as error:
-        raise TableNotFoundError(
-            f"No run is recorded in {uri}: it has no table {name!r}. Run spec-store compare first."
-        ) from error
-    for column in columns:
-        find_field(source, column)
-    return pa.Table.from_batches(
-        [batch.select(columns) for batch in source.batches(columns)],
-        schema=pa.schema([source.schema.field(c) for c in columns]),
-    )
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -6,11 +6,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from ..connector import Capability, Source
+from ..connector import Capability, Connector, Location, Source
 from ..errors import ColumnNotFoundError, InputError, UnsupportedError, did_you_mean
 from ..plugins import get_connector
 from .join import Joined, OnMissing
@@ -21,8 +21,10 @@ __all__ = [
     "DATA_CONNECTOR",
     "DEFAULT_CONNECTOR",
     "ColumnRef",
+    "Columns",
+    "Database",
     "Destination",
-    "default_db",
+    "location_of",
     "open_columns",
     "open_data",
     "open_table",
@@ -31,22 +33,41 @@ __all__ = [
 DEFAULT_CONNECTOR = "lancedb"
 DATA_CONNECTOR = "arrow"
 
+Database: TypeAlias = "str | os.PathLike[str] | Location | None"
+"""A LanceDB path or URI, or a `Location` of any store; None is $SPEC_STORE_DB, else ./lancedb."""
+
 _REF = re.compile(
     r"(?P<name>[^=]+)=(?P<connector>[a-z][a-z0-9_-]*):(?P<uri>[^#]+)(#(?P<where>.+))?", re.DOTALL
 )
 
 
-def default_db() -> str:
-    """``$SPEC_STORE_DB``, else ``./lancedb``."""
-    return os.environ.get("SPEC_STORE_DB", "./lancedb")
+def location_of(db: Database) -> Location:
+    """Where a database is. Raises InputError for an empty path, and for what is no path."""
+    if isinstance(db, Location):
+        found = db
+    elif db is None:
+        found = Location(os.environ.get("SPEC_STORE_DB", "./lancedb"), DEFAULT_CONNECTOR)
+    elif isinstance(db, (str, os.PathLike)):
+        found = Location(os.fspath(db), DEFAULT_CONNECTOR)
+    else:
+        raise InputError(
+            f"The database is a {type(db).__name__}; expected a path, a URI or a spec_store.Location."
+        )
+    if not found.uri.strip():
+        raise InputError("The database's path is empty: give a folder or a URI (--db, $SPEC_STORE_DB).")
+    return found
 
 
-def open_table(
-    table: str, *, db: str | None = None, connector: str = DEFAULT_CONNECTOR, version: int | None = None
-) -> Source:
-    """Open and pin a table. Raises TableNotFoundError, ConnectorError."""
-    uri = default_db() if db is None else db
-    return get_connector(connector).open(uri, table=table, version=version)
+def open_location(location: Location, table: str | None, *, version: int | None = None) -> Source:
+    """Open and pin what is at a location. Raises TableNotFoundError, ConnectorError."""
+    connector = get_connector(location.connector)
+    options = dict(location.storage_options) or None
+    return connector.open(location.uri, table=table, version=version, options=options)
+
+
+def open_table(table: str, db: Database = None, *, version: int | None = None) -> Source:
+    """Open and pin a table of a database. Raises TableNotFoundError, ConnectorError."""
+    return open_location(location_of(db), table, version=version)
 
 
 def open_data(data: Any) -> Source:
@@ -58,38 +79,41 @@ def open_data(data: Any) -> Source:
 class Destination:
     """A new table or file for results, keyed by row."""
 
-    connector: str
-    uri: str
+    location: Location
     table: str | None
 
     @classmethod
-    def of(
-        cls, results: str | None, out: str | os.PathLike[str] | None, db: str | None
-    ) -> Destination | None:
+    def of(cls, results: str | None, out: str | os.PathLike[str] | None, db: Database) -> Destination | None:
         """The table `results` of `db`, or the file `out`; None where neither is given."""
         if results is not None and out is not None:
             raise InputError(f"Results go to one place: table {results!r} or file {out}, not both.")
         if out is not None:
-            return cls(DATA_CONNECTOR, os.fspath(out), None)
-        return (
-            None if results is None else cls(DEFAULT_CONNECTOR, default_db() if db is None else db, results)
-        )
+            return cls(Location(os.fspath(out), DATA_CONNECTOR), None)
+        return None if results is None else cls(location_of(db), results)
+
+    @property
+    def _connector(self) -> Connector:
+        return get_connector(self.location.connector)
+
+    @property
+    def _options(self) -> dict[str, str] | None:
+        return dict(self.location.storage_options) or None
 
     def check(self, schema: pa.Schema) -> None:
         """Refuse, before any work, what `create` would refuse."""
-        get_connector(self.connector).check_create(self.uri, self.table, schema)
+        self._connector.check_create(self.location.uri, self.table, schema, options=self._options)
 
     def create(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        """Write all of it, or nothing."""
-        get_connector(self.connector).create(self.uri, self.table, schema, batches)
+        """Write it atomically."""
+        self._connector.create(self.location.uri, self.table, schema, batches, options=self._options)
 
     def open(self) -> Source:
         """What was written."""
-        return get_connector(self.connector).open(self.uri, table=self.table)
+        return open_location(self.location, self.table)
 
     def describe(self) -> str:
         """How messages name it."""
-        return f"table {self.table!r} in {self.uri}" if self.table else self.uri
+        return f"table {self.table!r} in {self.location}" if self.table else str(self.location)
 
 
 @dataclass(frozen=True)
@@ -100,15 +124,14 @@ class ColumnRef:
     ----------
     name
         What the column is called in the comparison.
-    connector, uri, table
+    location, table
         The other store; None for a column of the table at hand.
     column
         Its name there; None where the store tells by itself, see `open_columns`.
     """
 
     name: str
-    connector: str | None = None
-    uri: str | None = None
+    location: Location | None = None
     table: str | None = None
     column: str | None = None
 
@@ -128,72 +151,78 @@ class ColumnRef:
             )
         name, connector, uri, where = match.group("name", "connector", "uri", "where")
         if Capability.TABLES not in get_connector(connector).capabilities:
-            return cls(name.strip(), connector, uri, None, where)
+            return cls(name.strip(), Location(uri, connector), None, where)
         table, _, column = (where or "").partition("/")
         if not table:
             raise InputError(
                 f"Column {text!r} names no table: expected {name}={connector}:{uri}#table/column."
             )
-        return cls(name.strip(), connector, uri, table, column or None)
+        return cls(name.strip(), Location(uri, connector), table, column or None)
 
     @property
-    def store(self) -> tuple[str | None, str | None, str | None]:
+    def store(self) -> tuple[Location | None, str | None]:
         """Equal for columns of one store."""
-        return self.connector, self.uri, self.table
+        return self.location, self.table
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of one store or of several, opened.
+
+    Attributes
+    ----------
+    source
+        The store, or the join of them.
+    names
+        The columns' names in it.
+    of_table
+        Whether the table that was named takes part.
+    """
+
+    source: Source
+    names: tuple[str, ...]
+    of_table: bool
 
 
 def open_columns(
     columns: Sequence[str],
     *,
     table: str | None,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    db: Database = None,
     version: int | None = None,
     key: str | None = None,
     on_missing: OnMissing = "error",
-) -> tuple[Source, tuple[str, ...], bool]:
+) -> Columns:
     """Open the stores of two columns, joined by `key` where they are different ones.
 
     Columns without a store of their own are the table's, which then leads; else the first column's store
     does. A column of another store that is not named there is the one of the same name, else its only
     vector column.
-
-    Returns
-    -------
-    source, names of the columns in it, and whether the table takes part.
     """
     refs = [ColumnRef.parse(c) for c in columns]
-    own = (None, None, None)
+    own = (None, None)
     stores = sorted(dict.fromkeys(ref.store for ref in refs), key=lambda store: store != own)  # stable
-    views = [
-        _view([r for r in refs if r.store == store], table, db, connector, version, key) for store in stores
-    ]
+    views = [_view([r for r in refs if r.store == store], table, db, version, key) for store in stores]
     names = tuple(ref.name for ref in refs)
-    takes_part = own in stores
+    of_table = own in stores
     if len(views) == 1:
         only = views[0]
         source = only if key or any(alias != c for alias, c in only.names.items()) else only.source
-        return source, names, takes_part
+        return Columns(source, names, of_table)
     left, right = _under_one_key(views, key)
-    return Joined(left, right, on_missing=on_missing), names, takes_part
+    return Columns(Joined(left, right, on_missing=on_missing), names, of_table)
 
 
 def _view(
-    refs: Sequence[ColumnRef],
-    table: str | None,
-    db: str | None,
-    connector: str,
-    version: int | None,
-    key: str | None,
+    refs: Sequence[ColumnRef], table: str | None, db: Database, version: int | None, key: str | None
 ) -> View:
     first = refs[0]
-    if first.connector is None:
+    if first.location is None:
         if table is None:
             raise InputError(f"No table is named for column {first.name!r}.")
-        source = open_table(table, db=db, connector=connector, version=version)
+        source = open_table(table, db, version=version)
         return View(source, key=key, names={r.name: r.name for r in refs})
-    assert first.uri is not None
-    source = get_connector(first.connector).open(first.uri, table=first.table)
+    source = open_location(first.location, first.table)
     return View(source, key=key, names={r.name: r.column or _only_vector(source, r.name) for r in refs})
 
 

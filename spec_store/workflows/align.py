@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from dataclasses import dataclass, field
-from importlib.metadata import version as installed_version
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,17 @@ from ..alignment.evaluate import Judge, Judgement
 from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.onnx import is_onnx, to_onnx
 from ..alignment.options import AlignOptions
-from ..connector import Published, Source
+from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, NotBetterError, sentence
-from ..options import default_prefix
 from ..progress import Progress, silent, timed
-from ..runs import registry as runs
-from ..stores.locate import DEFAULT_CONNECTOR, open_columns
+from ..runs.records import AlignmentRecord
+from ..runs.registry import Registry
+from ..stores.files import atomic_file
+from ..stores.locate import Database, open_columns
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_annotation, aligned_schema
+from .annotated import check_own, held_comparisons
 from .fitting import closed_forms, fit_all
 from .pairs import Gathered, PairReader, column_widths, gather
 from .passes import workers
@@ -36,56 +36,51 @@ __all__ = ["Alignment", "align", "check_alignment"]
 _VALIDATION_ROWS = 2048
 _FEWEST_ROWS = 12
 _INDEX_QUERIES = 200
+_NOT_RECORDED = "the run is not recorded: keep the map with --export."
 
 
-@dataclass
+@dataclass(frozen=True, repr=False)
 class Alignment:
-    """A fitted and judged map, and what it takes to write the column.
+    """A fitted and evaluated map, and what it takes to write the column.
 
     Attributes
     ----------
     source
         The pinned source.
-    columns
-        Source and target column.
     map
         The map that `write` applies.
-    column
-        The result column.
     judgements
         Before, each map that was fitted, and the baselines, all on the same held-out rows.
     chosen
         Position of `map` among them: of several, the one with the lowest objective on the rows kept aside.
-    n_train, n_aside, n_held_out, n_judged, n_skipped
-        Usable rows trained on, kept aside to stop the fit, held out, and judged of those; rows left out.
-    warnings
-        What a person should know.
     queries
         Held-out vectors of the embedding whose queries the column answers, by which an index is judged.
-    index_recall
-        Recall@10 of the vector index, once `create_index` has built it.
+    record
+        All figures as plain values: what ``align --json`` prints and the registry keeps.
     """
 
     source: Source
-    columns: tuple[str, str]
     options: AlignOptions
     map: AlignmentMap
-    column: str
     judgements: list[Judgement]
     chosen: int
-    n_train: int
-    n_aside: int
-    n_held_out: int
-    n_judged: int
-    n_skipped: int
-    warnings: list[str]
-    queries: NDArray[np.float32] = field(repr=False)
-    seconds: dict[str, float]
-    progress: Progress = silent
-    published: Published | None = None
-    index_recall: float | None = None
-    recorded: bool = False
-    run_id: str = field(default_factory=runs.new_run_id)
+    queries: NDArray[np.float32]
+    record: AlignmentRecord
+
+    @property
+    def run_id(self) -> str:
+        """Unique, and sorted by time."""
+        return self.record.run_id
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """Source and target column."""
+        return self.record.columns
+
+    @property
+    def column(self) -> str:
+        """The result column."""
+        return self.record.prefix
 
     @property
     def before(self) -> Judgement:
@@ -100,37 +95,50 @@ class Alignment:
     @property
     def better(self) -> bool:
         """Whether the map brings the source nearer to the target on held-out rows."""
-        return self.after.better_than(self.before)
+        return self.record.better
 
     @property
     def written(self) -> list[str]:
         """The result column, once it is in the store."""
-        return list(self.published.columns) if self.published else []
+        return list(self.record.written)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know."""
+        return list(self.record.warnings)
+
+    @property
+    def registry(self) -> Registry | None:
+        """Where `write` records the run; None for a store that keeps no runs."""
+        return Registry.of(self.source.location)
+
+    def __repr__(self) -> str:
+        a, b = self.columns
+        return (
+            f"<Alignment of {a} to {b}: {self.after.name} map, SPEC-diff {self.before.spec_diff:.4g} to"
+            f" {self.after.spec_diff:.4g} on {self.record.counts['n_judged']:,} rows,"
+            f" {'written' if self.written else 'not written'}>"
+        )
 
     def export(self, file: str | os.PathLike[str]) -> None:
         """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``.
 
-        A file with the suffix ``.onnx`` is an ONNX model, see `spec_store.alignment.to_onnx`.
+        A file with the suffix ``.onnx`` is an ONNX model, see `spec_store.alignment.to_onnx`. Raises
+        InputError where it can't be written.
         """
-        path = os.fspath(file)
-        content = to_onnx(self.map) if is_onnx(path) else self.map.to_bytes()
-        partial = f"{path}.partial"
-        try:
-            with open(partial, "wb") as stream:
-                stream.write(content)
-            os.replace(partial, path)
-        except OSError as error:
-            raise InputError(f"The map can't be exported to {path}: {error.strerror}.") from error
+        content = to_onnx(self.map) if is_onnx(os.fspath(file)) else self.map.to_bytes()
+        with atomic_file(file) as stream:
+            stream.write(content)
 
-    def write(self, *, force: bool | None = None) -> Published:
-        """Write the column for every row, then record the run with the map.
+    def write(self, *, force: bool | None = None, progress: Progress = silent) -> Alignment:
+        """Write the column for every row, and record the run with its map; this alignment as written.
 
         Raises
         ------
         NotBetterError
             The column would be no better than the source on held-out rows, and `force` is not given.
         RetryError
-            Other writers kept winning; nothing was published.
+            Commit conflicts exceeded the retry limit; nothing was published.
         """
         if not self.better and not (self.options.force if force is None else force):
             raise NotBetterError(
@@ -144,66 +152,48 @@ class Alignment:
             self.source,
             self.columns[0],
             self.column,
-            metadata=self._provenance(),
+            metadata={**self.record.provenance, "spec_store.unit": str(self.map.unit).lower()},
             where=self.options.where,
             batch_rows=self.options.batch_rows,
-            progress=lambda rows: self.progress("write", rows, self._n_rows),
+            progress=lambda rows: progress("write", rows, self._n_all),
         )
-        self.progress("write", 0, self._n_rows)
-        with timed(self.seconds, "write"), threadpool_limits(1, user_api="blas"):
-            self.published = self.source.annotate(annotation)
-        self.warnings += self.published.notes
-        self.recorded = runs.record_alignment(self)
-        return self.published
+        registry, state = self.registry, self.map.to_bytes()
+        if registry is not None:
+            registry.check()
+            registry.start(replace(self.record, written=(self.column,)), state)
+        progress("write", 0, self._n_all)
+        seconds: dict[str, float] = {}
+        with timed(seconds, "write"), threadpool_limits(1, user_api="blas"):
+            published = self.source.annotate(annotation)
+        done = self._with(
+            seconds,
+            written=published.columns,
+            written_version=published.version,
+            warnings=(*self.record.warnings, *published.notes, *([] if registry else [_NOT_RECORDED])),
+        )
+        if registry is not None:
+            registry.finish(done.record, state)
+        return done
 
-    def create_index(self) -> float:
-        """Build a vector index on the written column; its recall@10 against brute force."""
-        self.progress("index", 0, self._n_rows)
-        with timed(self.seconds, "index"):
-            self.index_recall = self.source.latest().create_vector_index(self.column, self.queries)
-        self.progress("index", self._n_rows, self._n_rows)
-        return self.index_recall
-
-    @property
-    def n_usable(self) -> int:
-        """Rows with both vectors."""
-        return self.n_train + self.n_aside + self.n_held_out
-
-    @property
-    def _n_rows(self) -> int:
-        return self.n_usable + self.n_skipped
-
-    def _provenance(self) -> dict[str, str]:
-        return {
-            "spec_store.run": self.run_id,
-            "spec_store.version": installed_version("spec-store"),
-            "spec_store.columns": json.dumps(self.columns),
-            "spec_store.source_version": str(self.source.version),
-            "spec_store.unit": str(self.map.unit).lower(),
-            "spec_store.options": json.dumps(self.options.to_json()),
-        }
+    def create_index(self, *, progress: Progress = silent) -> Alignment:
+        """Build a vector index on the written column; the record gets its recall@10 against brute force."""
+        progress("index", 0, self._n_all)
+        seconds: dict[str, float] = {}
+        with timed(seconds, "index"):
+            recall = self.source.latest().create_vector_index(self.column, self.queries)
+        progress("index", self._n_all, self._n_all)
+        return self._with(seconds, index_recall=recall)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``align --json`` prints; its keys are stable."""
-        return {
-            "run_id": self.run_id,
-            "table": self.source.table,
-            "columns": list(self.columns),
-            "column": self.column,
-            "in_place": self.options.in_place,
-            "n_train": self.n_train,
-            "n_aside": self.n_aside,
-            "n_held_out": self.n_held_out,
-            "n_judged": self.n_judged,
-            "n_skipped": self.n_skipped,
-            "chosen": None if self.options.compares_fidelities else self.after.name,
-            "better": self.better,
-            "maps": [j.to_json() for j in self.judgements],
-            "seconds": self.seconds,
-            "written": self.written,
-            "index_recall": self.index_recall,
-            "warnings": self.warnings,
-        }
+        return self.record.to_json()
+
+    @property
+    def _n_all(self) -> int:
+        return self.record.n_rows + self.record.n_skipped
+
+    def _with(self, seconds: dict[str, float], **changes: Any) -> Alignment:
+        return replace(self, record=self.record.with_stage(seconds, **changes))
 
 
 def align(
@@ -211,8 +201,7 @@ def align(
     source: str,
     target: str,
     *,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    db: Database = None,
     version: int | None = None,
     map: AlignmentMap | str | os.PathLike[str] | None = None,
     write: bool = False,
@@ -261,16 +250,13 @@ def align(
         table,
         (source, target),
         db=db,
-        connector=connector,
         version=version,
         map=load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map,
         options=options,
         writes=write or check_write,
     )
     run = _fitted(task, progress)
-    if write:
-        run.write()
-    return run
+    return run.write(progress=progress) if write else run
 
 
 def check_alignment(
@@ -278,13 +264,12 @@ def check_alignment(
     source: str,
     target: str,
     *,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    db: Database = None,
     write: bool = False,
     options: AlignOptions,
 ) -> None:
     """Raise, before other work, what `align` would raise before its own."""
-    _opened(table, (source, target), db=db, connector=connector, options=options, writes=write)
+    _opened(table, (source, target), db=db, options=options, writes=write)
 
 
 @dataclass(frozen=True)
@@ -311,8 +296,7 @@ def _opened(
     table: str | Source,
     columns: tuple[str, str],
     *,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    db: Database = None,
     version: int | None = None,
     map: AlignmentMap | None = None,
     options: AlignOptions,
@@ -323,16 +307,16 @@ def _opened(
     if map is not None:
         options = options.with_split_of(map.about)
     if isinstance(table, str):
-        opened, names, takes_part = open_columns(
+        found = open_columns(
             columns,
             table=table,
             db=db,
-            connector=connector,
             version=version,
             key=options.key,
             on_missing=options.on_missing,
         )
-        if writes and not takes_part:
+        opened, names = found.source, found.names
+        if writes and not found.of_table:
             raise InputError(
                 f"An aligned column is written beside {names[0]!r} or {names[1]!r}: one of them must be a"
                 f" column of table {table!r}. Without writing: --dry-run with --export."
@@ -347,7 +331,10 @@ def _opened(
             f" {pair[0 if options.in_place else 1]!r} {task.out_width}."
         )
     if writes:
+        check_own(opened, [task.column], pair, "--column")
         opened.check_annotation(aligned_schema(opened, pair[0], task.column, task.out_width))
+        if registry := Registry.of(opened.location):
+            registry.check()
     return task
 
 
@@ -389,34 +376,48 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     best = list(maps.values())[chosen - 1]
     if task.map is None:
         best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
-    return Alignment(
-        source=task.source,
+    after = judgements[chosen]
+    counts = {
+        "n_train": found.n_train,
+        "n_aside": len(found.validation[0]),
+        "n_held_out": found.n_held_out,
+        "n_judged": len(found.held_out[0]),
+    }
+    record = AlignmentRecord(
+        table=task.source.table,
         columns=pair,
-        options=options,
-        map=best,
-        column=task.column,
-        judgements=judgements,
-        chosen=chosen,
-        n_train=found.n_train,
-        n_aside=len(found.validation[0]),
-        n_held_out=found.n_held_out,
-        n_judged=len(found.held_out[0]),
+        prefix=task.column,
+        source_version=task.source.version,
+        n_rows=found.n_train + len(found.validation[0]) + found.n_held_out,
         n_skipped=found.invalid.n_rows,
-        warnings=[
+        options=options.to_json(),
+        seconds=seconds,
+        warnings=(
             *task.source.notes,
             *_cluster_warning(pair, members),
             *_search_warning(task.source, task.column, task.out_width),
-        ],
+        ),
+        in_place=options.in_place,
+        counts=counts,
+        chosen=None if options.compares_fidelities else after.name,
+        better=after.better_than(judgements[0]),
+        maps=tuple(j.to_json() for j in judgements),
+    )
+    return Alignment(
+        source=task.source,
+        options=options,
+        map=best,
+        judgements=judgements,
+        chosen=chosen,
         queries=found.held_out[0 if options.in_place else 1][:_INDEX_QUERIES],
-        seconds=seconds,
-        progress=progress,
+        record=record,
     )
 
 
 def _members_column(source: Source, pair: tuple[str, str]) -> str | None:
-    """The column of cluster lists that a comparison of these columns wrote, either way round."""
-    names = [f"{default_prefix(order)}_clusters" for order in (pair, (pair[1], pair[0]))]
-    return next((name for name in names if name in source.schema.names), None)
+    """The column of cluster lists of the newest comparison of these columns that the source holds."""
+    held = held_comparisons(source, columns=pair)
+    return f"{held[0].prefix}_clusters" if held else None
 
 
 def _members(found: Gathered) -> dict[int, NDArray[np.bool_]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.metrics import nearest, neighbour_overlap, ranks, recall
 from ..connector import Source, take_sample
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..keys import hash_keys, smallest_hashes
 from ..progress import Progress, silent
-from ..runs import registry as runs
 from ..stores.filters import negated, parenthesized
-from ..stores.locate import DEFAULT_CONNECTOR, ColumnRef, open_columns, open_table
+from ..stores.locate import ColumnRef, Database, open_columns, open_table
 from ..stores.vectors import normalize_rows
+from .annotated import held_alignments, held_comparisons, recorded_map
 from .pairs import SPLIT_SEED, PairReader, column_widths
 
-__all__ = ["Gate", "SliceVerdict", "gate"]
+__all__ = ["Gate", "GateOptions", "SliceVerdict", "gate"]
 
 _SLICE_ROWS = 1000
 _FEWEST_JUDGED = 10
@@ -31,6 +31,53 @@ Verdict = Literal["keep", "re-embed", "in part", "too few rows"]
 _ALL = "true"
 _LEAST_RECALL, _LEAST_OVERLAP = 0.8, 0.5
 _FAILING = ("re-embed", "in part")
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What to judge a switch on.
+
+    Attributes
+    ----------
+    slices
+        SQL filters beside the SPEC clusters of the newest comparison of these columns.
+    k
+        Of recall and overlap.
+    fail_under
+        A slice whose recall (or overlap) is less is to be embedded anew. None is 0.8 of recall, or 0.5 of
+        overlap where there is no map into the target's space.
+    min_rows
+        Slices with fewer rows in the table don't fail the gate.
+    judged_rows
+        Size of the target index that is searched: a sample of rows that the map was not fitted on.
+    key, on_missing
+        As in `CompareOptions`; the key is by default the one that `align` was given.
+    """
+
+    slices: tuple[str, ...] = ()
+    k: int = 10
+    fail_under: float | None = None
+    min_rows: int = 50
+    judged_rows: int = 5000
+    key: str | None = None
+    on_missing: Literal["error", "drop"] = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slices", tuple(self.slices))
+        if self.fail_under is not None and not 0 <= self.fail_under <= 1:
+            raise InputError(f"fail_under is {self.fail_under}; expected a share from 0 to 1.")
+        for name, least in (("k", 1), ("min_rows", 0), ("judged_rows", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; expected {least} or more.")
+
+    @classmethod
+    def from_keywords(cls, given: dict[str, Any]) -> GateOptions:
+        """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
+        known = {f.name for f in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise InputError(f"No option {name!r}. {did_you_mean(name, known)}")
+        return cls(**given)
 
 
 @dataclass(frozen=True)
@@ -87,6 +134,8 @@ class Gate:
         SQL filter of the rows to embed anew, None for no rows.
     n_re_embed
         How many these are.
+    warnings
+        What a person should know before relying on the verdicts.
     """
 
     table: str | None
@@ -99,6 +148,7 @@ class Gate:
     slices: tuple[SliceVerdict, ...]
     re_embed: str | None
     n_re_embed: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[SliceVerdict, ...]:
@@ -116,17 +166,11 @@ def gate(
     source: str,
     target: str,
     *,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    db: Database = None,
     map: AlignmentMap | str | os.PathLike[str] | Literal["recorded"] | None = "recorded",
-    slices: Sequence[str] = (),
-    k: int = 10,
-    fail_under: float | None = None,
-    min_rows: int = 50,
-    judged_rows: int = 5000,
-    key: str | None = None,
-    on_missing: Literal["error", "drop"] = "error",
     progress: Progress = silent,
+    options: GateOptions | None = None,
+    **keywords: Any,
 ) -> Gate:
     """Judge a switch from `source` to `target`: which rows the map carries over, and which it does not.
 
@@ -135,17 +179,8 @@ def gate(
     map
         "recorded" is the newest that `align` wrote for these columns; else a map, its file, or None for a
         switch without any.
-    slices
-        SQL filters beside the SPEC clusters of the newest comparison of these columns.
-    k
-        Of recall and overlap.
-    fail_under
-        A slice whose recall (or overlap) is less is to be embedded anew. None is 0.8 of recall, or 0.5 of
-        overlap where there is no map into the target's space.
-    min_rows
-        Slices with fewer rows in the table don't fail the gate.
-    judged_rows
-        Size of the target index that is searched: a sample of rows that the map was not fitted on.
+    options
+        Everything else; or give the fields of `GateOptions` as keywords.
 
     Raises
     ------
@@ -157,36 +192,35 @@ def gate(
     Cost: a pass over the keys per slice, and 1,000 rows of each read. Recall is against a gallery of
     `judged_rows` targets: the larger it is, the harder.
     """
-    if fail_under is not None and not 0 <= fail_under <= 1:
-        raise InputError(f"fail_under is {fail_under}; expected a share from 0 to 1.")
-    if k < 1:
-        raise InputError(f"k is {k}; expected 1 or more.")
+    if options is None:
+        options = GateOptions.from_keywords(keywords)
+    elif keywords:
+        raise InputError(f"Give either options or keywords ({', '.join(keywords)}), not both.")
     refs = [ColumnRef.parse(column) for column in (source, target)]
     pair = refs[0].name, refs[1].name
-    if any(ref.connector is None for ref in refs):
-        open_table(table, db=db, connector=connector)  # a wrong name is told before a map that is missing
-    fitted, which = _map(map, table, pair, db, connector)
+    own = open_table(table, db)  # a wrong name is told before a map that is missing
+    fitted, which = _map(map, own, pair)
     about = fitted.about if fitted else {}
-    opened, _, _ = open_columns(
+    opened = open_columns(
         [source, target],
         table=table,
         db=db,
-        connector=connector,
-        key=key or about.get("key"),
-        on_missing=on_missing,
-    )
+        key=options.key or about.get("key"),
+        on_missing=options.on_missing,
+    ).source
     widths = column_widths(opened, pair)
     if fitted is not None and fitted.width != widths[0]:
         raise InputError(f"The map takes {fitted.width} dimensions; {pair[0]!r} has {widths[0]}.")
     reader = PairReader(opened, pair, widths, float(about.get("held_out", 1.0)), int(about.get("seed", 0)))
-    wanted = [("all rows", _ALL), *_clusters(opened, table, pair, db, connector)]
-    wanted += [(where, where) for where in slices]
+    clusters = _clusters(opened, pair)
+    wanted = [("all rows", _ALL), *clusters, *((where, where) for where in options.slices)]
     counts = [opened.count(where) for _, where in wanted]  # refuses what is no filter before any work
 
     in_target = fitted is not None and not about.get("in_place", False) and fitted.out_width == widths[1]
+    fail_under = options.fail_under
     if fail_under is None:
         fail_under = _LEAST_RECALL if in_target else _LEAST_OVERLAP
-    judge = _GateJudge(reader, fitted, in_target, k, fail_under, judged_rows)
+    judge = _GateJudge(reader, fitted, in_target, options.k, fail_under, options.judged_rows)
     verdicts = []
     progress("gate", 0, len(wanted))
     for (name, where), n_rows in zip(wanted, counts, strict=True):
@@ -197,13 +231,21 @@ def gate(
         table=table,
         columns=pair,
         map=which,
-        k=k,
+        k=options.k,
         fail_under=fail_under,
-        min_rows=min_rows,
+        min_rows=options.min_rows,
         overall=verdicts[0],
         slices=tuple(verdicts[1:]),
         re_embed=filter_,
         n_re_embed=opened.count(filter_) if filter_ else 0,
+        warnings=() if clusters else (_no_clusters(pair),),
+    )
+
+
+def _no_clusters(pair: tuple[str, str]) -> str:
+    return (
+        f"the table holds no clusters of {pair[0]} and {pair[1]}, so only all rows and the slices named are"
+        " judged: run spec-store compare first."
     )
 
 
@@ -229,28 +271,25 @@ def _told_apart(judge: _GateJudge, verdicts: Sequence[SliceVerdict]) -> tuple[li
     return told, " OR ".join(filters) or None
 
 
-def _map(
-    given: Any, table: str, pair: tuple[str, str], db: str | None, connector: str
-) -> tuple[AlignmentMap | None, str | None]:
+def _map(given: Any, source: Source, pair: tuple[str, str]) -> tuple[AlignmentMap | None, str | None]:
     """The map to be judged, and what it is called."""
     if given is None or isinstance(given, AlignmentMap):
         return given, None if given is None else "given"
     if given != "recorded":
         return load_map(os.fspath(given)), os.fspath(given)
-    run_id, stored = runs.recorded_map(table, pair, db=db, connector=connector)
-    return load_map(stored), f"run {run_id}"
+    run = next((run for run in held_alignments(source) if run.columns == pair), None)
+    if run is None:
+        raise InputError(
+            f"{source.describe()} holds no column that aligns {pair[0]!r} to {pair[1]!r}. Run spec-store"
+            " align, or give --map FILE, or --no-map to judge a switch without any."
+        )
+    return recorded_map(run, source), f"run {run.run_id}"
 
 
-def _clusters(
-    source: Source, table: str, pair: tuple[str, str], db: str | None, connector: str
-) -> list[tuple[str, str]]:
-    """Name and filter of each cluster that the newest comparison of these columns wrote."""
-    found = runs.recorded_clusters(table, pair, db=db, connector=connector)
-    return [
-        (f"cluster {c['cluster']} (held by {c['side']})", c["where"])
-        for c in found
-        if f"{c['prefix']}_clusters" in source.schema.names
-    ]
+def _clusters(source: Source, pair: tuple[str, str]) -> list[tuple[str, str]]:
+    """Name and filter of each cluster of the newest comparison of these columns that the source holds."""
+    held = held_comparisons(source, columns=pair)
+    return [(f"cluster {c.cluster} (held by {c.side})", c.where) for c in (held[0].clusters if held else ())]
 
 
 @dataclass

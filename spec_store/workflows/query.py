@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..connector import Source, find_field, is_own_result
-from ..errors import ColumnNotFoundError, InputError, sentence
-from ..runs.registry import latest_run
+from ..connector import Location, Source, find_field, is_own_result
+from ..errors import InputError, TableNotFoundError, UnsupportedError, sentence
+from ..runs.records import ComparisonRecord
+from ..runs.registry import RUN_FIELDS, Registry, cluster_table
 from ..spectral.scoring import RESULT_COLUMNS
 from ..stores.filters import quoted
-from ..stores.locate import DEFAULT_CONNECTOR, open_table
+from ..stores.locate import Database, location_of, open_table
 from ..stores.vectors import is_vector
+from .annotated import Results, find_comparison, held_comparisons, result_columns
 
-__all__ = ["ClusterReport", "clusters", "query", "undo"]
+__all__ = ["ClusterReport", "clusters", "list_runs", "query", "undo"]
 
 _TOP_LABELS = 3
 _MOST_LABELS = 10_000
@@ -31,8 +33,7 @@ def query(
     *,
     select: Sequence[str] | None = None,
     limit: int | None = None,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    db: Database = None,
 ) -> pa.RecordBatchReader:
     """Stream the rows that match a SQL filter, in the table's own order.
 
@@ -52,7 +53,7 @@ def query(
     """
     if limit is not None and limit < 0:
         raise InputError(f"limit is {limit}; expected 0 or more.")
-    source = open_table(table, db=db, connector=connector)
+    source = open_table(table, db)
     names = list(select) if select else [f.name for f in source.schema if _readable(f.type)]
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
@@ -90,28 +91,23 @@ class ClusterReport:
     Attributes
     ----------
     run
-        The registry's row: options, bandwidths, eigenvalues and so on.
+        Its record: options, bandwidths, eigenvalues and so on.
     clusters
-        The registry's rows, strongest first; with labels asked for, a column ``labels`` of
+        A row per cluster, strongest first; with labels asked for, a column ``labels`` of
         [{value, share, lift}] joins them: the values most over-represented among the members.
     other_prefixes
-        Prefixes of further comparisons of this table.
+        Prefixes of further comparisons whose results the table holds.
     """
 
-    run: dict[str, Any]
+    run: ComparisonRecord
     clusters: pa.Table
     other_prefixes: tuple[str, ...]
 
 
 def clusters(
-    table: str,
-    *,
-    prefix: str | None = None,
-    by: str | None = None,
-    db: str | None = None,
-    connector: str = DEFAULT_CONNECTOR,
+    table: str, *, prefix: str | None = None, by: str | None = None, db: Database = None
 ) -> ClusterReport:
-    """The clusters of the newest comparison of a table, and what they consist of.
+    """The clusters of the newest comparison whose results a table holds, and what they consist of.
 
     Parameters
     ----------
@@ -126,18 +122,74 @@ def clusters(
     InputError
         No comparison is recorded, its columns have been removed, or `by` has too many values.
     """
-    run, rows, others = latest_run(table, prefix=prefix, db=db, connector=connector)
-    source = open_table(table, db=db, connector=connector)
-    column = f"{run['prefix']}_clusters"
-    try:
-        find_field(source, column)
-    except ColumnNotFoundError as error:
-        raise InputError(
-            f"Run {run['run_id']} wrote {column!r}, which {source.describe()} no longer has: it was undone."
-        ) from error
+    source = open_table(table, db)
+    run = find_comparison(source, prefix=prefix)
+    rows = cluster_table(run)
     if by is not None:
-        rows = rows.append_column("labels", _label_lists(source, column, by, len(rows)))
-    return ClusterReport(dict(run), rows, others)
+        lists = _label_lists(source, f"{run.prefix}_clusters", by, len(rows))
+        rows = rows.append_column("labels", lists)
+    others = sorted({r.prefix for r in held_comparisons(source)} - {run.prefix})
+    return ClusterReport(run, rows, tuple(others))
+
+
+def list_runs(*, db: Database = None, table: str | None = None) -> pa.Table:
+    """Recorded runs, newest first, without their states, with what became of their columns.
+
+    Parameters
+    ----------
+    table
+        Only runs on the table of this name, and runs whose results it holds.
+
+    Returns
+    -------
+    The registry's rows and ``status``: "current" where the table holds what the run wrote, "replaced" where
+    another run wrote the same columns since, "removed" where they are gone (undone, restored, overwritten),
+    "unfinished" where the run ended before it published any, and "no table".
+
+    Raises
+    ------
+    TableNotFoundError
+        Nothing was ever recorded in this database.
+    """
+    location = location_of(db)
+    registry = Registry.of(location)
+    if registry is None:
+        raise UnsupportedError(f"{location} keeps no runs: its connector can't append to tables.")
+    rows = registry.rows()
+    if not rows:
+        raise TableNotFoundError(f"No run is recorded in {location}. Run spec-store compare first.")
+    tables = {row["table"] for row in rows} | ({table} if table else set())
+    results = {name: _results(name, location) for name in tables if name}
+    here = results.get(table)
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for row in rows:
+        place = row["table"], row["prefix"]
+        status = _status(row, results.get(row["table"]), newest=place not in seen)
+        seen |= {place} if status == "current" else set()
+        moved = here is not None and row["run_id"] in here.by_run
+        if moved or table in (None, row["table"]):
+            found.append({**row, "status": "current" if moved else status})
+    schema = pa.schema([*RUN_FIELDS, ("status", pa.string())])
+    return pa.Table.from_pylist(found, schema=schema)
+
+
+def _results(table: str, location: Location) -> Results | None:
+    try:
+        return result_columns(open_table(table, location))
+    except TableNotFoundError:
+        return None
+
+
+def _status(row: dict[str, Any], results: Results | None, *, newest: bool) -> str:
+    written, finished = row["written"] or (), row["finished"] is not False
+    if results is None:
+        return "no table"
+    if newest and results.hold(row["run_id"], written, finished=finished):
+        return "current"
+    if not finished:
+        return "unfinished"
+    return "replaced" if results.names >= set(written) else "removed"
 
 
 def _label_lists(source: Source, column: str, by: str, n_clusters: int) -> pa.Array:
@@ -185,12 +237,12 @@ def _counted(index: np.ndarray[Any, Any], names: list[str]) -> dict[str, int]:
     return {name: int(n) for name, n in zip(names, counts, strict=True) if n}
 
 
-def undo(table: str, *, prefix: str, db: str | None = None, connector: str = DEFAULT_CONNECTOR) -> list[str]:
+def undo(table: str, *, prefix: str, db: Database = None) -> list[str]:
     """Remove the result columns with this prefix, or the aligned column of this name; what was removed.
 
     Raises InputError where there are none, ColumnClashError where one is not spec-store's own.
     """
-    source = open_table(table, db=db, connector=connector)
+    source = open_table(table, db)
     present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
     present += [f.name for f in source.schema if f.name == prefix and is_own_result(pa.schema([f]))]
     if not present:

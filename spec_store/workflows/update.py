@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from ..alignment.maps import load_map
+from ..alignment.maps import AlignmentMap
 from ..connector import Source, find_field
 from ..errors import InputError, sentence
 from ..progress import Progress, silent
-from ..runs import registry as runs
+from ..runs.records import AlignmentRecord
 from ..stores.filters import quoted
-from ..stores.locate import DEFAULT_CONNECTOR, open_table
+from ..stores.locate import Database, open_table
 from .aligned import aligned_annotation, aligned_schema
+from .annotated import held_alignments, recorded_map
 
 __all__ = ["Updated", "update"]
 
@@ -50,9 +48,7 @@ class Updated:
     warnings: tuple[str, ...] = ()
 
 
-def update(
-    table: str, *, db: str | None = None, connector: str = DEFAULT_CONNECTOR, progress: Progress = silent
-) -> list[Updated]:
+def update(table: str, *, db: Database = None, progress: Progress = silent) -> list[Updated]:
     """Write every aligned column of a table anew, with the map that was recorded when it was made.
 
     Rows that were added since get their value, and so do rows whose source vector has changed. Nothing is
@@ -69,28 +65,23 @@ def update(
     -----
     Cost: a pass over each source column, and its result written, as when it was first written.
     """
-    source = open_table(table, db=db, connector=connector)
-    found = [
-        run
-        for run in runs.recorded_alignments(table, db=db, connector=connector)
-        if run["prefix"] in source.schema.names
-    ]
+    source = open_table(table, db)
+    found = held_alignments(source)[::-1]
     if not found:
         raise InputError(
             f"{sentence(source.describe())} has no aligned column that a run is recorded for: run"
             " spec-store align first."
         )
-    maps = [load_map(io.BytesIO(run["state"])) for run in found]
+    maps = [recorded_map(run, source) for run in found]
     for run, map_ in zip(found, maps, strict=True):  # refuse before any work
-        find_field(source, run["columns"][0])
-        source.count(json.loads(run["options"])["where"])
-        source.check_annotation(aligned_schema(source, run["columns"][0], run["prefix"], map_.out_width))
+        find_field(source, run.columns[0])
+        source.count(run.options["where"])
+        source.check_annotation(aligned_schema(source, run.columns[0], run.prefix, map_.out_width))
     return [_update(source.latest(), run, map_, progress) for run, map_ in zip(found, maps, strict=True)]
 
 
-def _update(source: Source, run: dict[str, Any], map_: Any, progress: Progress) -> Updated:
-    column, (origin, _) = run["prefix"], run["columns"]
-    options = json.loads(run["options"])
+def _update(source: Source, run: AlignmentRecord, map_: AlignmentMap, progress: Progress) -> Updated:
+    column, (origin, _) = run.prefix, run.columns
     n_rows = source.count()
     empty = source.count(f"{quoted(column)} IS NULL")
     stage = f"write {column}"
@@ -102,11 +93,11 @@ def _update(source: Source, run: dict[str, Any], map_: Any, progress: Progress) 
         origin,
         column,
         metadata={**metadata, "spec_store.source_version": str(source.version)},
-        where=options["where"],
-        batch_rows=options["batch_rows"],
+        where=run.options["where"],
+        batch_rows=run.options["batch_rows"],
         progress=lambda rows: progress(stage, rows, n_rows),
     )
     with threadpool_limits(1, user_api="blas"):
         published = source.annotate(annotation)
     missing = source.latest().count(f"{quoted(column)} IS NULL")
-    return Updated(column, origin, run["run_id"], n_rows, empty - missing, missing, published.notes)
+    return Updated(column, origin, run.run_id, n_rows, empty - missing, missing, published.notes)

@@ -250,9 +250,9 @@ def test_four_ways_to_keep_the_same_rows_give_the_same_comparison(stores):
                 run.eigenvalues[column], expected.eigenvalues[column], rtol=1e-6, err_msg=name
             )
         np.testing.assert_array_equal(found[name], found["lancedb"], err_msg=name)
-    assert runs["faiss"].recorded
+    assert runs["faiss"].registry is not None
     report = spec_store.clusters("scores", db=db)
-    assert report.run["run_id"] == runs["faiss"].run_id
+    assert report.run.run_id == runs["faiss"].run_id
     assert spec_store.query("scores", report.clusters["where"][0].as_py(), db=db).read_all().num_rows == (
         report.clusters["size"][0].as_py()
     )

@@ -92,7 +92,7 @@ def test_judgements_are_those_of_the_held_out_rows_computed_naively(db):
     reader_hash = spec_store.connector.hash_keys
     ids = pa.array(np.arange(N))
     held = reader_hash(ids, 271_828 + 3) / 2.0**64 < 0.2
-    assert run.n_held_out == run.n_judged == held.sum()
+    assert run.record.counts["n_held_out"] == run.record.counts["n_judged"] == held.sum()
     a, b = (np.stack(column(db, c))[held] for c in ("clip", "dino"))
     b = b / np.linalg.norm(b, axis=1, keepdims=True)
     f = run.map.transform(a)
@@ -218,7 +218,7 @@ def test_a_given_map_is_judged_on_the_rows_its_own_fit_held_out(db, tmp_path):
     run.export(tmp_path / "map.npz")
     again = spec_store.align("images", "clip", "dino", db=db, map=tmp_path / "map.npz", write=True)
     assert [j.name for j in again.judgements] == ["none", "given"]
-    assert again.n_held_out == run.n_held_out
+    assert again.record.counts == run.record.counts
     assert again.after.spec_diff == pytest.approx(run.after.spec_diff, rel=1e-5)
     assert "fit" not in again.seconds
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
@@ -274,7 +274,7 @@ def test_a_rerun_replaces_the_column_and_undo_removes_it(db):
 
 def test_only_the_rows_that_match_are_fitted_and_written(db):
     run = align(db, where="label = 'l1'", write=True)
-    assert run.n_train + run.n_held_out < 1000
+    assert run.record.counts["n_train"] + run.record.counts["n_held_out"] < 1000
     values = column(db, "clip_as_dino")
     assert all((v is None) == (i % 3 != 1) for i, v in enumerate(values))
 
@@ -446,13 +446,14 @@ def test_rows_that_the_target_lacks_are_aligned_all_the_same(db, tmp_path):
     run = spec_store.align(
         "images", "clip", f"new=faiss:{tmp_path}/dino.index", db=db, write=True, on_missing="drop", **QUICK
     )
-    assert run.n_train + run.n_held_out < 2000
+    assert run.record.counts["n_train"] + run.record.counts["n_held_out"] < 2000
     assert all(v is not None for v in column(db, "clip_as_new"))
 
 
 def test_a_vector_index_tells_its_recall(db):
     run = align(db, write=True)
-    recall = run.create_index()
+    run = run.create_index()
+    recall = run.record.index_recall
     assert 0.8 < recall <= 1
     assert run.to_json()["index_recall"] == recall
     indexed = lance.dataset(f"{db}/images.lance").describe_indices()

@@ -1,5 +1,6 @@
 """Verdicts on a switch: computed on rows the map was not fitted on, with a filter of the rows that fail."""
 
+import io
 import json
 
 import numpy as np
@@ -11,7 +12,8 @@ from lance_tables import make_table
 from planted import hidden_clusters, rotated_clipped_noisy, vectors
 from spec_store.errors import FilterError, InputError
 from spec_store.keys import hash_keys
-from spec_store.runs.registry import recorded_map
+from spec_store.runs.registry import Registry
+from spec_store.stores.locate import location_of
 
 QUICK = {"steps": 40, "minibatch_rows": 512, "learning_rate": 3e-3, "key": "id", "held_out": 0.3}
 N = 4000
@@ -30,6 +32,13 @@ def db(tmp_path_factory):
     return str(folder)
 
 
+def recorded_map(db):
+    """The file of the map that `align` recorded."""
+    registry = Registry(location_of(db))
+    (run,) = registry.alignments()
+    return io.BytesIO(registry.state(run.run_id))
+
+
 def gate(db, *slices, **options):
     return spec_store.gate("images", "clip", "dino", db=db, slices=slices, **options)
 
@@ -38,7 +47,7 @@ def test_recall_is_that_of_held_out_rows_among_held_out_targets(db):
     found = gate(db, "label = 'lost'", k=3)
     table = spec_store.query("images", db=db, select=["id", "label", "clip", "dino"]).read_all()
     held = hash_keys(table["id"].combine_chunks(), 271_828) / 2.0**64 < 0.3
-    _, stored = recorded_map("images", ("clip", "dino"), db=db)
+    stored = recorded_map(db)
     f = spec_store.load_map(stored).transform(np.stack(table["clip"].to_numpy())[held])
     b = np.stack(table["dino"].to_numpy())[held]
     b = b / np.linalg.norm(b, axis=1, keepdims=True)
@@ -120,7 +129,7 @@ def test_a_map_of_zeros_or_of_one_vector_fails(db, bias):
 
 
 def test_a_map_of_nan_is_refused(db, tmp_path):
-    _, stored = recorded_map("images", ("clip", "dino"), db=db)
+    stored = recorded_map(db)
     with np.load(stored) as parts:
         arrays = {name: parts[name] for name in parts.files}
     np.savez(tmp_path / "nan.npz", **{**arrays, "weights": np.full_like(arrays["weights"], np.nan)})

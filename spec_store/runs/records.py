@@ -1,0 +1,340 @@
+"""Records of runs: frozen, plain values; what ``--json`` prints, and the rows that a registry keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+__all__ = ["AlignmentRecord", "ClusterRecord", "ComparisonRecord", "RunRecord", "json_values", "new_run_id"]
+
+
+def new_run_id() -> str:
+    """Unique, and sorted by time: ``20260131T120000-5f3a2b``."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def json_values(value: Any) -> Any:
+    """Plain values that JSON can hold: what is not finite becomes None, sequences become lists."""
+    if isinstance(value, Mapping):
+        return {str(k): json_values(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class ClusterRecord:
+    """A cluster as a run found it.
+
+    Attributes
+    ----------
+    cluster
+        Its number.
+    side
+        The embedding column that groups it.
+    strength
+        |λ| of its mode.
+    energy
+        By column, the mode's Rayleigh quotient under that embedding's kernel.
+    size
+        Members, once rows were scored.
+    stability
+        Agreement of the two halves of the rows, in [0, 1]; None where it is unknown.
+    top_rows
+        Keys of its most typical rows, once rows were scored.
+    where
+        SQL filter of its members.
+    """
+
+    cluster: int
+    side: str
+    strength: float
+    energy: Mapping[str, float]
+    stability: float | None
+    where: str
+    size: int | None = None
+    top_rows: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object in ``compare --json``; its keys are stable."""
+        names = ("cluster", "side", "strength", "energy", "size", "stability", "where")
+        return {name: json_values(getattr(self, name)) for name in names}
+
+    def to_row(self, run: ComparisonRecord) -> dict[str, Any]:
+        """A row of the table of clusters."""
+        first, second = (self.energy[c] for c in run.columns)
+        own: dict[str, Any] = {"run_id": run.run_id, "table": run.table, "prefix": run.prefix}
+        own |= {"energy_first": first, "energy_second": second}
+        names = ("cluster", "side", "strength", "size", "stability", "top_rows", "where")
+        return own | {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], columns: Sequence[str]) -> ClusterRecord:
+        """What `to_row` gave."""
+        stability = row["stability"]
+        return cls(
+            cluster=row["cluster"],
+            side=row["side"],
+            strength=row["strength"],
+            energy=dict(zip(columns, (row["energy_first"], row["energy_second"]), strict=True)),
+            stability=None if stability is None or math.isnan(stability) else stability,
+            where=row["where"],
+            size=row["size"],
+            top_rows=None if row["top_rows"] is None else tuple(row["top_rows"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What every run has in common.
+
+    Attributes
+    ----------
+    table
+        The table that holds, or is to hold, the results; None for a file and for data in memory.
+    columns
+        The embedding columns: the two compared, or source and target.
+    prefix
+        Of the result columns; an alignment's is the name of its only one.
+    written
+        The result columns, once they are in the store.
+    source_version, written_version
+        The table's versions that were read, and that hold the results first; None where it has none.
+    n_rows, n_skipped
+        Rows compared or aligned, and rows skipped because a vector was null, not finite, or zero.
+    options
+        The options, plain values.
+    seconds
+        Wall time by stage.
+    warnings
+        What a person should know before relying on the result.
+    finished
+        False for a run that was recorded before its columns were published, and not since.
+    """
+
+    kind: ClassVar[str]
+
+    run_id: str = field(default_factory=new_run_id)
+    created_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    table: str | None
+    columns: tuple[str, str]
+    prefix: str
+    written: tuple[str, ...] = ()
+    source_version: int | None
+    written_version: int | None = None
+    n_rows: int
+    n_skipped: int
+    options: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    spec_store_version: str = field(default_factory=lambda: version("spec-store"))
+    finished: bool = True
+
+    def with_stage(self, seconds: Mapping[str, float], **changes: Any) -> Any:
+        """This record after another stage: its seconds added, fields changed."""
+        return dataclasses.replace(self, seconds={**self.seconds, **seconds}, **changes)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What every result column's field metadata says about where it came from."""
+        return {
+            "spec_store.run": self.run_id,
+            "spec_store.version": self.spec_store_version,
+            "spec_store.columns": json.dumps(self.columns),
+            "spec_store.source_version": str(self.source_version),
+            "spec_store.options": json.dumps(self.options),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints; its keys are stable."""
+        raise NotImplementedError
+
+    def to_row(self) -> dict[str, Any]:
+        """A row of the table of runs, without the state."""
+        return {
+            "run_id": self.run_id,
+            "created_at": self.created_at,
+            "kind": self.kind,
+            "table": self.table,
+            "columns": list(self.columns),
+            "prefix": self.prefix,
+            "written": list(self.written),
+            "source_version": self.source_version,
+            "written_version": self.written_version,
+            "n_rows": self.n_rows,
+            "n_skipped": self.n_skipped,
+            "options": json.dumps(self.options),
+            "details": json.dumps(self.to_json(), allow_nan=False),
+            "seconds": json.dumps(self.seconds),
+            "spec_store_version": self.spec_store_version,
+            "finished": self.finished,
+        }
+
+
+def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `RunRecord` from a row of the table of runs, of any version."""
+    details = json.loads(row["details"] or "{}")
+    names = ("run_id", "created_at", "table", "prefix", "source_version", "written_version")
+    return {
+        **{name: row[name] for name in (*names, "n_rows", "n_skipped", "spec_store_version")},
+        "columns": (row["columns"][0], row["columns"][1]),
+        "written": tuple(row["written"] or ()),
+        "options": json.loads(row["options"]),
+        "seconds": json.loads(row["seconds"]),
+        "warnings": tuple(details.get("warnings", ())),
+        "finished": row["finished"] is not False,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRecord(RunRecord):
+    """A comparison.
+
+    Attributes
+    ----------
+    bandwidth, coverage
+        By column: the Gaussian kernel's σ, None for the cosine kernel; and mean |φ(x)|².
+    map_error
+        The size of error of an eigenvalue that comes from the feature maps; 0 for exact ones.
+    spec_diff, spec_diff_centered, cka
+        See `spec_store.Spectrum`; cka is None where an embedding is constant.
+    eigenvalues
+        By column, the leading eigenvalues of its end, strongest first, before rotation.
+    clusters
+        Strongest first.
+    """
+
+    kind: ClassVar[str] = "compare"
+
+    bandwidth: Mapping[str, float | None]
+    coverage: Mapping[str, float]
+    map_error: float
+    spec_diff: float
+    spec_diff_centered: float
+    cka: float | None
+    eigenvalues: Mapping[str, Sequence[float]]
+    clusters: tuple[ClusterRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        kernel = self.options["kernel"]
+        names = ("bandwidth", "coverage", "map_error", "spec_diff", "spec_diff_centered", "cka")
+        return {
+            "run_id": self.run_id,
+            "table": self.table,
+            "columns": list(self.columns),
+            "n_rows": self.n_rows,
+            "n_skipped": self.n_skipped,
+            "kernel": kernel,
+            "features": self.options["features"] if kernel == "gaussian" else "exact",
+            **{name: json_values(getattr(self, name)) for name in names},
+            "eigenvalues": json_values(self.eigenvalues),
+            "clusters": [c.to_json() for c in self.clusters],
+            "seconds": json_values(self.seconds),
+            "written": list(self.written),
+            "warnings": list(self.warnings),
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        sigmas = [self.bandwidth[c] for c in self.columns]
+        first, second = (list(self.eigenvalues[c]) for c in self.columns)
+        return super().to_row() | {
+            "n_clusters": len(self.clusters),
+            "spec_diff": self.spec_diff,
+            "spec_diff_centered": self.spec_diff_centered,
+            "cka": self.cka,
+            "bandwidth": None if None in sigmas else sigmas,
+            "coverage": [self.coverage[c] for c in self.columns],
+            "map_error": self.map_error,
+            "eigenvalues_first": first,
+            "eigenvalues_second": second,
+        }
+
+    @classmethod
+    def from_rows(cls, row: Mapping[str, Any], clusters: Sequence[Mapping[str, Any]]) -> ComparisonRecord:
+        """From a row of the table of runs, and the finished run's rows of the table of clusters."""
+        columns = row["columns"]
+        if row["finished"] is False:
+            found = [ClusterRecord(**c) for c in json.loads(row["details"])["clusters"]]
+        else:
+            found = [ClusterRecord.from_row(c, columns) for c in clusters]
+        sigmas = row["bandwidth"] or [None, None]
+        ends = row["eigenvalues_first"], row["eigenvalues_second"]
+        return cls(
+            **_shared(row),
+            bandwidth=dict(zip(columns, sigmas, strict=True)),
+            coverage=dict(zip(columns, row["coverage"], strict=True)),
+            map_error=row["map_error"],
+            spec_diff=row["spec_diff"],
+            spec_diff_centered=row["spec_diff_centered"],
+            cka=row["cka"],
+            eigenvalues=dict(zip(columns, ends, strict=True)),
+            clusters=tuple(sorted(found, key=lambda c: c.cluster)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentRecord(RunRecord):
+    """An alignment; `prefix` is the name of its result column.
+
+    Attributes
+    ----------
+    in_place
+        Whether the output stays in the source's space.
+    counts
+        Rows by use: ``n_train``, ``n_validation``, ``n_test``, ``n_evaluated``.
+    chosen
+        The name of the map that was written; None where several fidelities were compared.
+    better
+        Whether it brings the source nearer to the target on test rows.
+    maps
+        The evaluations, plain values, the source as it is first.
+    index_recall
+        Recall@10 of the vector index; None without one.
+    """
+
+    kind: ClassVar[str] = "align"
+
+    in_place: bool
+    counts: Mapping[str, int]
+    chosen: str | None
+    better: bool
+    maps: tuple[Mapping[str, Any], ...]
+    index_recall: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "table": self.table,
+            "columns": list(self.columns),
+            "column": self.prefix,
+            "in_place": self.in_place,
+            **self.counts,
+            "n_skipped": self.n_skipped,
+            "chosen": self.chosen,
+            "better": self.better,
+            "maps": json_values(self.maps),
+            "seconds": json_values(self.seconds),
+            "written": list(self.written),
+            "index_recall": self.index_recall,
+            "warnings": list(self.warnings),
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        after = next((m for m in self.maps if m["name"] == self.chosen), None)
+        return super().to_row() | {"spec_diff": None if after is None else after["spec_diff"]}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> AlignmentRecord:
+        """From a row of the table of runs."""
+        details = json.loads(row["details"])
+        names = ("in_place", "chosen", "better", "index_recall")
+        counts = {k: v for k, v in details.items() if k.startswith("n_") and k != "n_skipped"}
+        maps = tuple(details["maps"])
+        return cls(**_shared(row), **{n: details[n] for n in names}, counts=counts, maps=maps)
