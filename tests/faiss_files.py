@@ -25,3 +25,15 @@ def write_index(path, description, rows, ids=None):
         index.add_with_ids(rows, ids)
     faiss.write_index(index, str(path))
     return str(path)
+
+
+def write_index_with_lists_on_disk(folder, rows, name="x.index"):
+    """An inverted file whose lists are in ``merged.ivfdata``, by absolute path."""
+    index = faiss.index_factory(rows.shape[1], "IVF16,Flat")
+    index.train(rows)
+    index.add(rows)
+    on_disk = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(folder / "merged.ivfdata"))
+    on_disk.merge_from_1(index.invlists)
+    index.replace_invlists(on_disk)
+    faiss.write_index(index, str(folder / name))
+    return str(folder / name)

@@ -2,6 +2,13 @@
 
 from .connector import ArrowConnector
 from .files import FileSource
-from .memory import StreamSource, TableSource
+from .memory import DatasetSource, HuggingFaceSource, StreamSource, TableSource
 
-__all__ = ["ArrowConnector", "FileSource", "StreamSource", "TableSource"]
+__all__ = [
+    "ArrowConnector",
+    "DatasetSource",
+    "FileSource",
+    "HuggingFaceSource",
+    "StreamSource",
+    "TableSource",
+]

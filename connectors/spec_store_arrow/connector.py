@@ -15,8 +15,10 @@ from spec_store.connector import Capability, Connector, Source, is_own_result
 from spec_store.errors import InputError, RetryError, TableNotFoundError
 from spec_store.stores.files import atomic_file, check_replaceable
 
-from .files import FileSource, file_format, file_info, locate
-from .memory import wrap
+from .data import wrap
+from .files import FileSource
+from .formats import file_format
+from .remote import file_info, locate
 
 __all__ = ["ArrowConnector"]
 
@@ -49,7 +51,7 @@ class ArrowConnector(Connector):
         return FileSource(uri)
 
     def wrap(self, data: Any) -> Source:
-        """A source over data in memory; see `spec_store_arrow.memory.wrap` for what it may be."""
+        """A source over data in memory; see `spec_store_arrow.data.wrap` for what it may be."""
         return wrap(data)
 
     def check_create(
@@ -117,7 +119,8 @@ def _upload(file: BinaryIO, filesystem: fs.FileSystem, path: str, uri: str) -> N
 
 
 def _write(sink: Any, kind: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    writer = pq.ParquetWriter(sink, schema) if kind == "parquet" else pa.ipc.new_file(sink, schema)
+    new = {"parquet": pq.ParquetWriter, "arrow file": pa.ipc.new_file, "arrow stream": pa.ipc.new_stream}
+    writer = new[kind](sink, schema)
     with writer:
         for group in _groups(batches):
             writer.write_table(pa.Table.from_batches(group, schema))

@@ -1,28 +1,42 @@
-"""Parquet and Arrow IPC files, folders of them, and object-store URIs."""
+"""Parquet and Arrow files, folders of them, and object-store URIs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import fs
 
 from spec_store.connector import Partition
-from spec_store.errors import InputError, TableNotFoundError
+from spec_store.errors import InputError
 
+from .folders import data_files
+from .formats import Format, stored_format
 from .numbered import NumberedSource
+from .remote import locate
+from .streams import StreamFile
 
-__all__ = ["FileSource", "file_format", "file_info", "locate"]
+__all__ = ["FileSource"]
 
-_FORMATS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
-_PATIENCE_SECONDS = 30
+_Stamp = tuple[int, int]
+
+
+class _File(Protocol):
+    """One file of a source."""
+
+    path: str
+    n_rows: int
+
+    def batches(
+        self, columns: Sequence[str], batch_rows: int, check_unchanged: Callable[[], None]
+    ) -> Iterator[pa.RecordBatch]: ...
 
 
 class FileSource(NumberedSource):
-    """Files of one schema, in the order of their paths; streamed page by page, never read whole.
+    """Files of one schema, in the order of their paths; streamed batch by batch, never read whole.
 
     Parameters
     ----------
@@ -32,123 +46,114 @@ class FileSource(NumberedSource):
 
     def __init__(self, uri: str) -> None:
         filesystem, path = locate(uri)
-        files = _files(filesystem, path, uri)
-        kind = file_format(files[0])
-        buffered = ds.ParquetFragmentScanOptions(
-            use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False
-        )
-        form = (
-            ds.ParquetFileFormat(default_fragment_scan_options=buffered)
-            if kind == "parquet"
-            else ds.IpcFileFormat()
-        )
+        paths = data_files(filesystem, path, uri)
         try:
-            dataset = ds.dataset(files, filesystem=filesystem, format=form, partitioning=_hive(path))
-            self._fragments = sorted(dataset.get_fragments(), key=lambda f: str(f.path))
-            self._parts = [Partition(f.path, f.count_rows()) for f in self._fragments]
+            stored = stored_format(filesystem, paths[0])
+            schema, files = (
+                _stream_files(filesystem, paths)
+                if stored == "arrow stream"
+                else _dataset_files(filesystem, paths, path, stored)
+            )
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{uri} can't be read: {error}") from error
-        super().__init__(uri, dataset.schema)
+        super().__init__(uri, schema)
+        self._files = {file.path: file for file in files}
         self._filesystem = filesystem
-        self._stamp = self._stamped()
+        self._path = path
+        self._stamp = self._stamps(paths)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By path and state of its files."""
+        local = isinstance(self._filesystem, fs.LocalFileSystem)
+        return _reopen, (self.uri, self._path if local else self.uri, self._stamp)
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.uri}|{self._stamp}"
+        return f"{self.uri}|{sorted(self._stamp.items())}"
 
     def count(self, where: str | None = None) -> int:
-        """Rows in all files, from their footers."""
+        """Rows in all files, as they were when the source was opened."""
         self._refuse_filter(where)
-        return sum(part.n_rows for part in self._parts)
+        return sum(file.n_rows for file in self._files.values())
 
     def partitions(self) -> list[Partition]:
         """The files."""
-        return self._parts
+        return [Partition(path, file.n_rows) for path, file in self._files.items()]
 
     def _columns(
         self, columns: Sequence[str], partition: Partition | None, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        self._check_unchanged()
-        (fragment,) = [f for f in self._fragments if partition is not None and f.path == partition.id]
-        wanted = {c: ds.field(c) if c in self.schema.names else ds.field(*c.split(".")) for c in columns}
+        assert partition is not None
+        file = self._files[partition.id]
+        self._check_unchanged(file.path)
         try:
-            yield from fragment.to_batches(
-                schema=self.schema,
-                columns=wanted,
-                batch_size=batch_rows,
-                batch_readahead=1,
-                fragment_readahead=1,
-                cache_metadata=False,
-            )
+            yield from file.batches(columns, batch_rows, lambda: self._check_unchanged(file.path))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
-            raise InputError(f"{fragment.path} can't be read: {error}") from error
+            raise InputError(f"{file.path} can't be read: {error}") from error
 
-    def _stamped(self) -> list[tuple[str, int, int]]:
-        infos = self._filesystem.get_file_info([f.path for f in self._fragments])
-        return [(i.path, i.size, i.mtime_ns) for i in infos]
+    def _stamps(self, paths: Sequence[str]) -> dict[str, _Stamp]:
+        infos = self._filesystem.get_file_info(list(paths))
+        return {i.path: (i.size, i.mtime_ns) for i in infos}
 
-    def _check_unchanged(self) -> None:
-        if self._stamped() != self._stamp:
-            raise InputError(f"Files of {self.uri} changed while they were read. Run again.")
-
-
-def locate(uri: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a path or URI, and the path in it. Raises InputError."""
-    if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
-    try:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(_impatient(uri))
-    except Exception as error:  # whatever the scheme's own library raises
-        raise InputError(f"{uri} can't be read: {_reason(error)}") from error
-    return found
+    def _check_unchanged(self, path: str) -> None:
+        if self._stamps([path])[path] != self._stamp[path]:
+            raise InputError(f"{path} changed while it was read. Run again.")
 
 
-def _impatient(uri: str) -> str:
-    """Google's client retries for 15 minutes by default."""
-    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in uri:
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_PATIENCE_SECONDS}"
+def _reopen(uri: str, place: str, stamp: dict[str, _Stamp]) -> FileSource:
+    """What was pickled. Raises InputError where the files are others now."""
+    source = FileSource(place)
+    if source._stamp != stamp:
+        raise InputError(f"Files of {uri} were changed or replaced since they were opened. Run again.")
+    source.uri = uri
+    return source
 
 
-def file_info(filesystem: fs.FileSystem, path: str, uri: str) -> fs.FileInfo:
-    """What is at a path. Raises InputError where the store can't be reached."""
-    try:
-        return filesystem.get_file_info(path)
-    except Exception as error:  # whatever the scheme's own library raises
-        raise InputError(f"{uri} can't be reached: {_reason(error)}") from error
+class _DatasetFile:
+    """A Parquet file, or an Arrow file with its index of batches."""
+
+    def __init__(self, fragment: Any, schema: pa.Schema) -> None:
+        self.path: str = fragment.path
+        self.n_rows: int = fragment.count_rows()
+        self._fragment = fragment
+        self._schema = schema
+
+    def batches(
+        self, columns: Sequence[str], batch_rows: int, check_unchanged: Callable[[], None]
+    ) -> Iterator[pa.RecordBatch]:
+        names = self._schema.names
+        found: Iterator[pa.RecordBatch] = self._fragment.to_batches(
+            schema=self._schema,
+            columns={c: ds.field(c) if c in names else ds.field(*c.split(".")) for c in columns},
+            batch_size=batch_rows,
+            batch_readahead=1,
+            fragment_readahead=1,
+            cache_metadata=False,
+        )
+        return found
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error)
-
-
-def file_format(path: str) -> str:
-    """``parquet`` or ``ipc``, by the file's suffix. Raises InputError."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise InputError(f"{path} has suffix {suffix!r}; expected one of {', '.join(_FORMATS)}.")
-    return _FORMATS[suffix]
-
-
-def _hive(path: str) -> Any:
-    return ds.HivePartitioning.discover() if not Path(path).suffix else None
-
-
-def _files(filesystem: fs.FileSystem, path: str, uri: str) -> list[str]:
-    """The data files, sorted; hidden ones and those that writers mark with an underscore left out."""
-    info = file_info(filesystem, path, uri)
-    if info.type == fs.FileType.NotFound:
-        raise TableNotFoundError(f"No file or folder {uri}.")
-    if info.type == fs.FileType.File:
-        file_format(path)
-        return [path]
-    below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    files = sorted(
-        i.path for i in below if i.type == fs.FileType.File and Path(i.path).suffix.lower() in _FORMATS
+def _dataset_files(
+    filesystem: fs.FileSystem, paths: list[str], path: str, stored: Format
+) -> tuple[pa.Schema, Sequence[_File]]:
+    buffered = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
+    form = (
+        ds.ParquetFileFormat(default_fragment_scan_options=buffered)
+        if stored == "parquet"
+        else ds.IpcFileFormat()
     )
-    inside = [f for f in files if not any(p[:1] in "._" for p in Path(f[len(path) :]).parts[1:])]
-    formats = {file_format(f) for f in inside}
-    if len(formats) != 1:
-        found = "no Parquet or Arrow files" if not formats else "both Parquet and Arrow files"
-        raise InputError(f"Folder {uri} holds {found}; expected files of one kind.")
-    return inside
+    hive = ds.HivePartitioning.discover() if not PurePosixPath(path).suffix else None
+    dataset = ds.dataset(paths, filesystem=filesystem, format=form, partitioning=hive)
+    fragments = sorted(dataset.get_fragments(), key=lambda f: str(f.path))
+    return dataset.schema, [_DatasetFile(fragment, dataset.schema) for fragment in fragments]
+
+
+def _stream_files(filesystem: fs.FileSystem, paths: list[str]) -> tuple[pa.Schema, Sequence[_File]]:
+    files = [StreamFile(filesystem, path) for path in paths]
+    for file in files[1:]:
+        if file.schema != files[0].schema:
+            raise InputError(
+                f"{file.path} has other columns than {files[0].path}: {file.schema.names} and"
+                f" {files[0].schema.names}, or the same of other types."
+            )
+    return files[0].schema, files

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from spec_store.connector import Partition, Source, find_field
 from spec_store.errors import UnsupportedError
 
-__all__ = ["NumberedSource", "project", "without_views"]
+__all__ = ["NumberedSource", "plain_batch", "project", "root_columns", "without_views"]
 
 
 class NumberedSource(Source):
@@ -58,7 +58,7 @@ class NumberedSource(Source):
                 for first in range(0, batch.num_rows, batch_rows):
                     piece = batch.slice(first, batch_rows)
                     numbers = pa.array(np.arange(start, start + piece.num_rows), pa.int64())
-                    arrays = [_cast(array) for array in piece.columns]
+                    arrays = plain_batch(piece).columns
                     yield pa.RecordBatch.from_arrays([numbers, *arrays], names=[self.key, *columns])
                     start += piece.num_rows
 
@@ -68,6 +68,11 @@ class NumberedSource(Source):
                 f"{self.describe()} can't be filtered with SQL ({where!r}). Filter before, for instance with"
                 " DuckDB or polars, and give the result; or import it into a LanceDB table."
             )
+
+
+def root_columns(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """The top-level columns that hold these, each once."""
+    return list(dict.fromkeys(c if c in schema.names else c.split(".")[0] for c in columns))
 
 
 def project(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
@@ -87,9 +92,13 @@ def without_views(schema: pa.Schema) -> pa.Schema:
     return pa.schema([f.with_type(_plain(f.type)) for f in schema], schema.metadata)
 
 
-def _cast(array: pa.Array) -> pa.Array:
-    kind = _plain(array.type)
-    return array if kind == array.type else array.cast(kind)
+def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch under the schema `without_views`; itself where it has none."""
+    schema = without_views(batch.schema)
+    if schema == batch.schema:
+        return batch
+    arrays = [array.cast(kind) for array, kind in zip(batch.columns, schema.types, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -39,8 +39,8 @@ def _read(path: Path) -> None:
     from .file import open_index
     from .rows import rows_of
 
-    index = open_index(path)
-    rows = rows_of(index)
+    opened = open_index(path)
+    rows = rows_of(opened.index)
     rows.ids()
     if rows.n:
         rows.read(0, 1)

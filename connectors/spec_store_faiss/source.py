@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 from spec_store.connector import Partition, Source, find_field
 from spec_store.errors import InputError, UnsupportedError
 
-from .file import check_file, open_index
-from .pages import MappedPages
+from .file import OpenIndex, check_file, open_index
 from .probe import probe
 from .rows import Rows, rows_of
 
@@ -34,8 +34,8 @@ class FaissSource(Source):
         The index file, or a name for an index in memory.
     index
         A `faiss.Index`; must not change while it is used.
-    file
-        Its file, watched for changes.
+    opened
+        The files that it was read from, watched for changes.
     """
 
     table = None
@@ -43,13 +43,13 @@ class FaissSource(Source):
     key = "id"
     portable_key = True
 
-    def __init__(self, uri: str, index: Any, file: Path | None = None) -> None:
+    def __init__(self, uri: str, index: Any, opened: OpenIndex | None = None) -> None:
         self.uri = uri
-        self._file = file
-        self._stamp = self._stamped()
         self._index = index  # the rows are views of its memory
+        self._files = opened.files if opened else ()
+        self._pages = opened.pages if opened else None
+        self._stamp = self._stamped()
         self._rows: Rows = rows_of(index)
-        self._pages = MappedPages(file) if file else None
         self.schema = pa.schema([(_COLUMN, pa.list_(pa.float32(), self._rows.d))])
         self._ids = self._rows.ids()
         if self._ids is not None:
@@ -58,15 +58,26 @@ class FaissSource(Source):
     @classmethod
     def open(cls, uri: str) -> FaissSource:
         """Open an index file; see `spec_store_faiss.file.open_index` for what is refused."""
-        path = Path(uri)
+        path = Path(uri).absolute()
         check_file(path)
         probe(path)
-        return cls(uri, open_index(path), path)
+        return cls._opened(uri, path)
+
+    @classmethod
+    def _opened(cls, uri: str, path: Path) -> FaissSource:
+        opened = open_index(path)
+        return cls(uri, opened.index, opened)
 
     @classmethod
     def from_index(cls, index: Any, name: str = "a FAISS index in memory") -> FaissSource:
         """An index in memory. Raises UnsupportedError for a kind that can't be read back."""
         return cls(name, index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By path and state of its files; an index in memory by value."""
+        if self._files:
+            return _reopen, (self.uri, self._files[0], self._stamp)
+        return _deserialize, (self.uri, faiss.serialize_index(self._index))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -75,12 +86,13 @@ class FaissSource(Source):
             return ()
         lost = ", ".join(self._rows.losses)
         return (
-            f"{self.describe()} does not keep its vectors whole ({lost}): what is compared is what it kept.",
+            f"{self.describe()} keeps its vectors only approximately ({lost}): what is compared is what it"
+            " kept.",
         )
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.uri}|{self._stamp}" if self._file else f"{self.uri}|{id(self._index)}"
+        return f"{self.uri}|{self._stamp}" if self._files else f"{self.uri}|{id(self._index)}"
 
     def count(self, where: str | None = None) -> int:
         """Vectors in the index."""
@@ -154,28 +166,47 @@ class FaissSource(Source):
                 " to a table, and filter that."
             )
 
-    def _stamped(self) -> tuple[int, int, int] | None:
-        if self._file is None:
-            return None
-        status = self._file.stat()
-        return status.st_ino, status.st_size, status.st_mtime_ns
+    def _stamped(self) -> list[_Stamp | None]:
+        """The state of each file, None for one that was removed."""
+        return [_stamp(file) for file in self._files]
 
     def _check_unchanged(self) -> None:
         """Before memory is touched that a shorter file no longer backs."""
-        try:
-            now = self._stamped()
-        except FileNotFoundError:
-            return  # removed: the mapping still holds it
-        # Another file of that name, renamed into its place, leaves the mapped one as it was.
-        if now != self._stamp and now is not None and self._stamp is not None and now[0] == self._stamp[0]:
-            raise InputError(
-                f"{self.describe()} was written to while it was read. Replace index files by renaming a"
-                " finished one into their place, and run again."
-            )
+        for file, before, now in zip(self._files, self._stamp, self._stamped(), strict=True):
+            # Another file of that name, renamed into its place, leaves the mapped one as it was.
+            if now != before and now is not None and before is not None and now[0] == before[0]:
+                raise InputError(
+                    f"{file} was written to while it was read. Replace index files by renaming a finished one"
+                    " into their place, and run again."
+                )
 
     def describe(self) -> str:
         """How messages name it."""
-        return f"FAISS index {self.uri}" if self._file else self.uri
+        return f"FAISS index {self.uri}" if self._files else self.uri
+
+
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(file: Path) -> _Stamp | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _reopen(uri: str, path: Path, stamp: list[_Stamp | None]) -> FaissSource:
+    """What was pickled. Raises InputError where a file is another one now."""
+    check_file(path)
+    source = FaissSource._opened(uri, path)
+    if source._stamp != stamp:
+        raise InputError(f"{source.describe()} was changed or replaced since it was opened. Run again.")
+    return source
+
+
+def _deserialize(uri: str, content: NDArray[np.uint8]) -> FaissSource:
+    return FaissSource(uri, faiss.deserialize_index(content))
 
 
 def _refuse_duplicates(ids: NDArray[np.int64], owner: str) -> None:

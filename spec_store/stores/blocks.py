@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["RowBlocks", "spool"]
+__all__ = ["RowBlocks", "map_file", "spool"]
 
 
 class RowBlocks:
@@ -28,6 +29,14 @@ class RowBlocks:
         self.schema = schema
         self.batches: Sequence[pa.RecordBatch] = [b for b in batches if len(b)]
         self._ends = np.cumsum([len(b) for b in self.batches], dtype=np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By value: only the rows, where batches are slices of larger ones."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.schema) as writer:
+            for batch in self.batches:
+                writer.write_batch(batch)
+        return _from_stream, (sink.getvalue(),)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -51,6 +60,11 @@ class RowBlocks:
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return pa.Table.from_batches(picked, schema).combine_chunks().take(pa.array(back))
+
+
+def _from_stream(content: pa.Buffer) -> RowBlocks:
+    reader = pa.ipc.open_stream(content)
+    return RowBlocks(reader.schema, reader)
 
 
 def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> RowBlocks:

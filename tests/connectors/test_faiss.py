@@ -1,5 +1,7 @@
 """FAISS index files: every kind gives back what it holds, and none takes the process down."""
 
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from faiss_files import WIDTH, random_rows, shuffled_ids, write_index
+from faiss_files import WIDTH, random_rows, shuffled_ids, write_index, write_index_with_lists_on_disk
 from spec_store.errors import InputError, TableNotFoundError, UnsupportedError
 from spec_store.plugins import get_connector
 from spec_store_faiss import FaissSource
+from spec_store_faiss.file import open_index
 
 N = 20_000
 ROWS = random_rows(N)
@@ -87,7 +90,7 @@ def test_lossy_kinds_stay_within_their_error_and_say_what_they_are(
     assert 0 < relative.mean() < error
     (note,) = source.notes
     assert told in note
-    assert "does not keep its vectors whole" in note
+    assert "keeps its vectors only approximately" in note
 
 
 @pytest.mark.parametrize("description", ["RR64,Flat", "PCAWR64,Flat"])
@@ -242,3 +245,75 @@ def test_the_limits_of_faiss_are_put_back(tmp_path):
     before = faiss.get_deserialization_vector_byte_limit()
     FaissSource.open(write_index(tmp_path / "x.index", "Flat", ROWS[:10]))
     assert faiss.get_deserialization_vector_byte_limit() == before
+
+
+def by_id(source):
+    ids, vectors = contents(source)
+    return vectors[np.argsort(ids)]
+
+
+def test_lists_on_disk_are_found_beside_an_index_that_was_moved(tmp_path):
+    for name in ("old", "new", "copy"):
+        (tmp_path / name).mkdir()
+    rows = random_rows(3000)
+    path = Path(write_index_with_lists_on_disk(tmp_path / "old", rows))
+    np.testing.assert_array_equal(by_id(FaissSource.open(str(path))), rows)
+    for file in path.parent.iterdir():
+        shutil.copy(file, tmp_path / "copy")
+        file.rename(tmp_path / "new" / file.name)
+    moved = FaissSource.open(str(tmp_path / "new" / "x.index"))
+    np.testing.assert_array_equal(by_id(moved), rows)
+    # Another index, built where the first one was: a copy keeps its own lists.
+    write_index_with_lists_on_disk(tmp_path / "old", rows[::-1].copy())
+    np.testing.assert_array_equal(by_id(FaissSource.open(str(tmp_path / "copy" / "x.index"))), rows)
+
+
+def test_lists_on_disk_that_are_missing_or_of_another_size_are_refused_by_name(tmp_path):
+    (tmp_path / "new").mkdir()
+    path = Path(write_index_with_lists_on_disk(tmp_path, random_rows(3000)))
+    path.rename(tmp_path / "new" / "x.index")
+    (tmp_path / "merged.ivfdata").rename(tmp_path / "elsewhere")
+    with pytest.raises(TableNotFoundError, match=r"keeps its vectors in merged\.ivfdata, which is neither"):
+        FaissSource.open(str(tmp_path / "new" / "x.index"))
+    (tmp_path / "new" / "merged.ivfdata").write_bytes(b"0" * 1000)
+    with pytest.raises(InputError, match=r"has 1,000 bytes where .* expects [0-9,]*: it belongs to another"):
+        FaissSource.open(str(tmp_path / "new" / "x.index"))
+
+
+def test_dropped_pages_are_those_of_the_index_alone(tmp_path):
+    rows = random_rows(2000)
+    path = write_index(tmp_path / "x.index", "Flat", rows)
+    first, second = FaissSource.open(path), FaissSource.open(path)
+    ranges = [{start for start, _ in source._pages._ranges} for source in (first, second)]
+    assert all(ranges)
+    assert ranges[0].isdisjoint(ranges[1])
+
+
+def test_an_index_file_is_pickled_by_path_and_refused_once_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_index(tmp_path / "x.index", "IDMap2,Flat", ROWS[:500], IDS[:500])
+    source = FaissSource.open("x.index")
+    content = pickle.dumps(source)
+    assert len(content) < 1000
+    monkeypatch.chdir("/")
+    again = pickle.loads(content)
+    assert (again.uri, again.fingerprint) == (source.uri, source.fingerprint)
+    for one, other in zip(contents(again), contents(source), strict=True):
+        np.testing.assert_array_equal(one, other)
+    write_index(tmp_path / "x.index", "IDMap2,Flat", ROWS[500:1000], IDS[:500])
+    with pytest.raises(InputError, match="was changed or replaced since it was opened"):
+        pickle.loads(content)
+
+
+def test_an_index_in_memory_is_pickled_by_value():
+    index = faiss.IndexFlatIP(WIDTH)
+    index.add(ROWS[:100])
+    again = pickle.loads(pickle.dumps(FaissSource.from_index(index)))
+    np.testing.assert_array_equal(contents(again)[1], ROWS[:100])
+
+
+def test_an_index_is_read_where_faiss_has_no_limit_on_loops(tmp_path, monkeypatch):
+    for verb in ("get", "set"):
+        monkeypatch.delattr(faiss, f"{verb}_deserialization_loop_limit")
+    path = write_index(tmp_path / "x.index", "Flat", ROWS[:10])
+    assert open_index(Path(path)).index.ntotal == 10
