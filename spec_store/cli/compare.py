@@ -176,6 +176,7 @@ def compare(
     spec-store compare --table images --cols clip,dino --align clip:dino
     """
     from ..options import CompareOptions
+    from ..stores.references import split_columns
     from ..workflows.align import align, check_alignment
     from ..workflows.compare import compare as run_comparison
 
@@ -186,7 +187,7 @@ def compare(
     if pair and (out or not table):
         raise click.UsageError("--align writes a column of --table: it can't go with --out.")
     options = CompareOptions(**fields)
-    columns = [column.strip() for column in cols.split(",")]
+    columns = split_columns(cols)
     asked = _asked_alignment(pair, columns, options) if pair else None
     if asked and table:
         check_alignment(table, *asked.columns, db=db, write=not dry_run, options=asked.options)
@@ -231,8 +232,9 @@ class _AskedAlignment(NamedTuple):
 def _asked_alignment(pair: str, columns: list[str], options: CompareOptions) -> _AskedAlignment:
     """What ``--align SOURCE:TARGET`` asks for: the same rows, and defaults for the rest."""
     from ..alignment import AlignOptions
+    from ..stores.references import ColumnRef
 
-    by_name = {column.split("=")[0].strip(): column for column in columns}
+    by_name = {ColumnRef.parse(column).name: column for column in columns}
     names = [name.strip() for name in pair.split(":")]
     if sorted(names) != sorted(by_name):
         either = ":".join(by_name)

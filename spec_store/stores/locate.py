@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from ..connector import Capability, Connector, Location, Source
+from ..connector import Connector, Location, Source
 from ..errors import ColumnNotFoundError, InputError, UnsupportedError, did_you_mean
 from ..plugins import get_connector
 from .join import Joined, OnMissing
+from .references import ColumnRef
 from .vectors import is_vector
 from .view import View
 
 __all__ = [
     "DATA_CONNECTOR",
     "DEFAULT_CONNECTOR",
-    "ColumnRef",
     "Columns",
     "Database",
     "Destination",
@@ -32,13 +31,11 @@ __all__ = [
 
 DEFAULT_CONNECTOR = "lancedb"
 DATA_CONNECTOR = "arrow"
+# A table's name that ends so is a path of the data connector's.
+_FILES = (".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc")
 
 Database: TypeAlias = "str | os.PathLike[str] | Location | None"
 """A LanceDB path or URI, or a `Location` of any store; None is $SPEC_STORE_DB, else ./lancedb."""
-
-_REF = re.compile(
-    r"(?P<name>[^=]+)=(?P<connector>[a-z][a-z0-9_-]*):(?P<uri>[^#]+)(#(?P<where>.+))?", re.DOTALL
-)
 
 
 def location_of(db: Database) -> Location:
@@ -66,7 +63,9 @@ def open_location(location: Location, table: str | None, *, version: int | None 
 
 
 def open_table(table: str, db: Database = None, *, version: int | None = None) -> Source:
-    """Open and pin a table of a database. Raises TableNotFoundError, ConnectorError."""
+    """Open and pin a table of a database, or a file. Raises TableNotFoundError, ConnectorError."""
+    if table.lower().endswith(_FILES):
+        return open_location(Location(table, DATA_CONNECTOR), None, version=version)
     return open_location(location_of(db), table, version=version)
 
 
@@ -114,55 +113,6 @@ class Destination:
     def describe(self) -> str:
         """How messages name it."""
         return f"table {self.table!r} in {self.location}" if self.table else str(self.location)
-
-
-@dataclass(frozen=True)
-class ColumnRef:
-    """A column named on the command line: ``clip``, or ``dino=faiss:dino.index`` in another store.
-
-    Attributes
-    ----------
-    name
-        What the column is called in the comparison.
-    location, table
-        The other store; None for a column of the table at hand.
-    column
-        Its name there; None where the store tells by itself, see `open_columns`.
-    """
-
-    name: str
-    location: Location | None = None
-    table: str | None = None
-    column: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> ColumnRef:
-        """Read ``name`` or ``name=connector:uri``, with ``#column`` or ``#table/column`` at the end.
-
-        Raises InputError for any other form, ConnectorError for an unknown connector.
-        """
-        if "=" not in text and text.strip():
-            return cls(text)
-        match = _REF.fullmatch(text.strip())
-        if match is None:
-            raise InputError(
-                f"Column {text!r} can't be read: expected a column's name, or name=connector:uri such as"
-                " dino=faiss:dino.index, dino=arrow:dino.parquet#vector, or dino=lancedb:./db#images/dino."
-            )
-        name, connector, uri, where = match.group("name", "connector", "uri", "where")
-        if Capability.TABLES not in get_connector(connector).capabilities:
-            return cls(name.strip(), Location(uri, connector), None, where)
-        table, _, column = (where or "").partition("/")
-        if not table:
-            raise InputError(
-                f"Column {text!r} names no table: expected {name}={connector}:{uri}#table/column."
-            )
-        return cls(name.strip(), Location(uri, connector), table, column or None)
-
-    @property
-    def store(self) -> tuple[Location | None, str | None]:
-        """Equal for columns of one store."""
-        return self.location, self.table
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from ..errors import InputError, did_you_mean
 from ..keys import hash_keys, smallest_hashes
 from ..progress import Progress, silent
 from ..stores.filters import negated, parenthesized
-from ..stores.locate import ColumnRef, Database, open_columns, open_table
+from ..stores.locate import Database, open_columns, open_table
+from ..stores.references import ColumnRef
 from ..stores.vectors import normalize_rows
 from .annotated import held_alignments, held_comparisons, recorded_map
 from .pairs import SPLIT_SEED, PairReader, column_widths

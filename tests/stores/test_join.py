@@ -13,7 +13,7 @@ from planted import planted_mixture, vectors
 from spec_store.errors import ColumnNotFoundError, InputError, UnsupportedError
 from spec_store.plugins import get_connector
 from spec_store.stores.join import Joined
-from spec_store.stores.locate import ColumnRef, open_columns
+from spec_store.stores.locate import open_columns
 from spec_store.stores.view import KeyIndex, View
 
 RNG = np.random.default_rng(0)
@@ -164,35 +164,6 @@ def test_the_sample_of_a_join_is_that_of_a_table_with_both_columns():
     assert one["dino"].to_pylist() == [[float(i)] for i in one["id"].to_pylist()]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("clip", ColumnRef("clip")),
-        ("emb.vector", ColumnRef("emb.vector")),
-        ("dino=faiss:a/b.index", ColumnRef("dino", "faiss", "a/b.index")),
-        ("dino=arrow:s3://b/x.parquet#v", ColumnRef("dino", "arrow", "s3://b/x.parquet", None, "v")),
-        ("dino=lancedb:./db#images/dino", ColumnRef("dino", "lancedb", "./db", "images", "dino")),
-        ("dino=lancedb:./db#images", ColumnRef("dino", "lancedb", "./db", "images", None)),
-    ],
-)
-def test_columns_of_other_stores_are_read_from_one_line(text, expected):
-    assert ColumnRef.parse(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "Column '' can't be read: expected a column's name, or name=connector:uri"),
-        ("dino=faiss", "can't be read"),
-        ("dino=lancedb:./db", "names no table: expected dino=lancedb:./db#table/column"),
-        ("dino=pinecone:x", "No connector named 'pinecone' is installed"),
-    ],
-)
-def test_what_names_no_column_is_refused(text, message):
-    with pytest.raises(spec_store.SpecStoreError, match=message):
-        ColumnRef.parse(text)
-
-
 N = 100_000
 
 
@@ -300,7 +271,7 @@ def test_the_first_columns_store_leads_whatever_the_stores_are_called(tmp_path):
         second = write_index(tmp_path / f"{i}b.index", "IDMap,Flat", x, np.arange(5)[::-1].copy())
         columns = [f"clip=faiss:{first}", f"dino=faiss:{second}"]
         for order in (columns, columns[::-1]):
-            source, _, _ = open_columns(order, table=None)
+            source = open_columns(order, table=None).source
             assert source.uri in order[0]
             ids = list(range(5)) if source.uri == first else list(range(5))[::-1]
             assert stream(source, ["clip"])["id"] == ids
