@@ -444,3 +444,19 @@ class ConnectorTests:
         connector.append(uri, table, rows.slice(0, 12))
         connector.append(uri, table, rows.slice(12))
         assert self._read(uri, table) == list(range(20))
+
+    def test_a_row_of_a_known_key_is_replaced_and_new_columns_are_added(self, tmp_path: Path) -> None:
+        self._need(Capability.APPEND)
+        connector, (uri, table) = self._connector(), self.new(tmp_path)
+        assert table is not None
+        connector.append(uri, table, pa.table({"name": ["a", "b"], "size": pa.array([1, 2])}), key="name")
+        later = pa.table({"name": ["b", "c"], "size": pa.array([3, 4]), "sizes": [[1.5], None]})
+        connector.append(uri, table, later, key="name")
+        source = connector.open(uri, table=table)
+        columns = ["name", "size", "sizes"]
+        found = [row for batch in source.batches(columns) for row in batch.select(columns).to_pylist()]
+        assert sorted((r["name"], r["size"], r["sizes"]) for r in found) == [
+            ("a", 1, None),
+            ("b", 3, [1.5]),
+            ("c", 4, None),
+        ]

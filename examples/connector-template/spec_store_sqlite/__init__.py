@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from spec_store.connector import Capability, Connector, Published, Source, find_field
+from spec_store.connector import Capability, Connector, Location, Published, Source, find_field
 from spec_store.errors import ColumnClashError, FilterError, TableNotFoundError
 from spec_store.stores.filters import parenthesized
 
-# By declared type. SQLite keeps no metadata: a type of our own is what marks a result column as ours.
-OURS = {"SPEC_INT": pa.int32(), "SPEC_REAL": pa.float32(), "SPEC_TEXT": pa.string()}
-OURS |= {"SPEC_INTS": pa.list_(pa.int32()), "SPEC_REALS": pa.list_(pa.float32())}
+# SQLite keeps no metadata: the declared type of our columns marks them, and tells their Arrow type.
+PLAIN = [pa.bool_(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string(), pa.large_binary()]
+LISTS = [pa.list_(kind) for kind in (pa.int32(), pa.float32(), pa.float64(), pa.string())]
+OURS = {f"SPEC BLOB {kind}": kind for kind in (*PLAIN, *LISTS, pa.timestamp("us", "UTC"))}
 TYPES = {"INTEGER": pa.int64(), "REAL": pa.float64(), "TEXT": pa.string(), **OURS}
 
 
@@ -25,6 +26,7 @@ class SQLiteSource(Source):
 
     def __init__(self, uri, table):
         self.uri, self.table = uri, table
+        self.location = Location(uri, "sqlite")
         with closing(self._connect()) as db:
             self._kinds = {name: kind for _, name, kind, *_ in db.execute(f'PRAGMA table_info("{table}")')}
             types = {name: TYPES.get(kind, pa.string()) for name, kind in self._kinds.items()}
@@ -67,7 +69,7 @@ class SQLiteSource(Source):
         return SQLiteSource(self.uri, self.table)
 
     def check_annotation(self, schema):
-        if foreign := [n for n in schema.names if self._kinds.get(n, "SPEC_INT") not in OURS]:
+        if foreign := [n for n in schema.names if n in self._kinds and self._kinds[n] not in OURS]:
             raise ColumnClashError(f"{self.describe()} has {foreign}, which spec-store did not write.")
 
     def annotate(self, annotation):
@@ -84,8 +86,7 @@ class SQLiteSource(Source):
             db.execute("BEGIN IMMEDIATE")  # from here on one transaction: all of it, or nothing
             self._drop(db, [n for n in names if n in self._kinds])
             for f in annotation.schema:
-                kind = next(kind for kind, ours in OURS.items() if ours == f.type)
-                db.execute(f'ALTER TABLE "{self.table}" ADD COLUMN "{f.name}" {kind}')
+                db.execute(f'ALTER TABLE "{self.table}" ADD COLUMN {_declared(f)}')
             pairs = ", ".join(f'"{n}" = staged."{n}"' for n in names)
             db.execute(f'UPDATE "{self.table}" SET {pairs} FROM staged WHERE row = "{self.table}".rowid')
         return Published(None, tuple(names), self.count(annotation.where), attempts=1)
@@ -100,21 +101,44 @@ class SQLiteSource(Source):
             db.execute(f'ALTER TABLE "{self.table}" DROP COLUMN "{name}"')
 
 
+def _declared(field):
+    return f'"{field.name}" "SPEC BLOB {field.type}"'
+
+
 def _array(cells, kind):
+    if pa.types.is_timestamp(kind):
+        return pa.array(cells, pa.string()).cast(kind)
     read = np.frombuffer if pa.types.is_fixed_size_list(kind) else lambda text, _: json.loads(text)
+    convert = bool if pa.types.is_boolean(kind) else lambda cell: cell
     nested = pa.types.is_nested(kind)
-    return pa.array([read(c, np.float32) if nested and c is not None else c for c in cells], kind)
+    return pa.array([c if c is None else read(c, np.float32) if nested else convert(c) for c in cells], kind)
 
 
 def _cells(column):
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.string())
     return [json.dumps(v) if isinstance(v, list) else v for v in column.to_pylist()]
 
 
 class SQLiteConnector(Connector):
     name = "sqlite"
-    capabilities = frozenset({Capability.TABLES, Capability.WHERE, Capability.ANNOTATE})
+    capabilities = frozenset({Capability.TABLES, Capability.WHERE, Capability.ANNOTATE, Capability.APPEND})
 
     def open(self, uri, *, table=None, version=None, options=None):
         if not Path(uri).is_file():
             raise TableNotFoundError(f"No SQLite database {uri}.")
         return SQLiteSource(uri, table)
+
+    def append(self, uri, table, rows, *, key=None, options=None):
+        names = ", ".join(f'"{name}"' for name in rows.column_names)
+        with closing(sqlite3.connect(uri)) as db, db:
+            db.execute(f'CREATE TABLE IF NOT EXISTS "{table}" ({", ".join(map(_declared, rows.schema))})')
+            held = [name for _, name, *_ in db.execute(f'PRAGMA table_info("{table}")')]
+            for f in (f for f in rows.schema if f.name not in held):
+                db.execute(f'ALTER TABLE "{table}" ADD COLUMN {_declared(f)}')
+            if key is not None:
+                replaced = [(k,) for k in rows[key].to_pylist()]
+                db.executemany(f'DELETE FROM "{table}" WHERE "{key}" = ?', replaced)
+            cells = zip(*(_cells(column) for column in rows.columns), strict=True)
+            marks = ", ".join("?" * rows.num_columns)
+            db.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', cells)

@@ -19,3 +19,6 @@ class TestSQLite(ConnectorTests):
             db.executemany("INSERT INTO images VALUES (?, ?, ?)", zip(ids, blobs, labels, strict=True))
         db.close()
         return {"uri": str(folder / "rows.db"), "table": "images"}
+
+    def new(self, folder):
+        return str(folder / "new.db"), "fresh"
