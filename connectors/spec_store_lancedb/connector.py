@@ -126,10 +126,14 @@ class LanceDBConnector(Connector):
     ) -> None:
         """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
         db = _connect(uri, options)
-        handle = db.create_table(table, schema=rows.schema, exist_ok=True)
+        if table in _table_names(db):
+            handle = db.open_table(table)
+        else:
+            handle = db.create_table(table, schema=rows.schema, exist_ok=True)
         missing = [f for f in rows.schema if f.name not in handle.schema.names]
         if missing:
             handle.add_columns(pa.schema(missing))
+        rows = rows.select([name for name in handle.schema.names if name in rows.column_names])
         if key is not None:
             handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
         elif len(rows):
