@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from .errors import InputError, did_you_mean
 
-__all__ = ["CompareOptions", "Features", "Kernel", "Landmarks", "default_prefix"]
+__all__ = [
+    "LARGEST_BATCH",
+    "LARGEST_SEED",
+    "MOST_THREADS",
+    "CompareOptions",
+    "Features",
+    "Kernel",
+    "Landmarks",
+    "check_choice",
+    "check_count",
+    "check_number",
+    "default_prefix",
+]
+
+LARGEST_BATCH = 1 << 20
+LARGEST_SEED = (1 << 31) - 1  # k-means takes 32 bits
+MOST_THREADS = 1024
 
 Kernel = Literal["gaussian", "cosine"]
 Features = Literal["nystroem", "orf", "rff"]
@@ -71,6 +86,8 @@ class CompareOptions:
         Of every random draw.
     batch_rows
         Rows in memory per batch and thread.
+    threads
+        Threads for both passes; None is as many as the process may use of the machine's cores.
     """
 
     kernel: Kernel = "gaussian"
@@ -94,27 +111,31 @@ class CompareOptions:
     sample_rows: int = 10_000
     seed: int = 0
     batch_rows: int = 4096
+    threads: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("kernel", self.kernel, get_args(Kernel))
-        _one_of("features", self.features, get_args(Features))
-        _one_of("landmarks", self.landmarks, get_args(Landmarks))
-        _one_of("precision", self.precision, ("float32", "float64"))
-        _one_of("on_missing", self.on_missing, ("error", "drop"))
-        _one_of("rotate", self.rotate, ("varimax", "none"))
-        for name in ("modes", "sample_rows", "batch_rows"):
-            _at_least_one(name, getattr(self, name))
+        check_choice("kernel", self.kernel, get_args(Kernel))
+        check_choice("features", self.features, get_args(Features))
+        check_choice("landmarks", self.landmarks, get_args(Landmarks))
+        check_choice("precision", self.precision, ("float32", "float64"))
+        check_choice("on_missing", self.on_missing, ("error", "drop"))
+        check_choice("rotate", self.rotate, ("varimax", "none"))
+        check_count("modes", self.modes, 1, 10_000)
+        check_count("sample_rows", self.sample_rows, 1, 10_000_000)
+        check_count("batch_rows", self.batch_rows, 1, LARGEST_BATCH)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
         if self.dim is not None:
-            _at_least_one("dim", self.dim)
-        for name in ("bandwidth_scale", "eta"):
-            _positive(name, getattr(self, name))
+            check_count("dim", self.dim, 1, 16_384)
+        if self.threads is not None:
+            check_count("threads", self.threads, 1, MOST_THREADS)
+        check_number("bandwidth_scale", self.bandwidth_scale, 1e-6, 1e6)
+        check_number("eta", self.eta, 1e-6, 1e6)
+        check_number("min_stability", self.min_stability, 0, 1)
         if self.bandwidth is not None:
             if len(self.bandwidth) != 2:
                 raise InputError(f"bandwidth is {self.bandwidth}; expected one σ per embedding, or auto.")
             for sigma in self.bandwidth:
-                _positive("bandwidth", sigma)
-        if not 0 <= self.min_stability <= 1:
-            raise InputError(f"min_stability is {self.min_stability}; expected a number from 0 to 1.")
+                check_number("bandwidth", sigma, 1e-12, 1e12)
         if self.prefix is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.prefix, re.ASCII):
             raise InputError(
                 f"prefix is {self.prefix!r}; expected letters, digits and underscores, a letter first."
@@ -144,16 +165,19 @@ def default_prefix(columns: tuple[str, str]) -> str:
     return re.sub(r"\W", "_", f"spec_{columns[0]}_{columns[1]}", flags=re.ASCII)
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError for a value that is none of the choices."""
     if value not in choices:
         raise InputError(f"{name} is {value!r}; expected one of {', '.join(choices)}.")
 
 
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"{name} is {value}; expected 1 or more.")
+def check_count(name: str, value: int, least: int, most: int) -> None:
+    """Raise InputError for what is no whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{name} is {value}; expected a whole number from {least:,} to {most:,}.")
 
 
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} is {value}; expected a finite number above 0.")
+def check_number(name: str, value: float, least: float, most: float) -> None:
+    """Raise InputError for what is no number from `least` to `most`."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(f"{name} is {value}; expected a number from {least:g} to {most:g}.")

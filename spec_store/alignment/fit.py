@@ -4,61 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..options import check_count, check_number
 from ..stores.vectors import Vectors
 from .maps import AlignmentMap, features
 from .objective import Objective, Terms
 from .start import Linear
 
-__all__ = ["FitOptions", "Fitted", "Fitting", "Kind", "fit", "residual_frequencies"]
+__all__ = [
+    "LARGEST_MINIBATCH",
+    "FitOptions",
+    "Fitted",
+    "Fitting",
+    "Kind",
+    "Pair",
+    "fit",
+    "residual_frequencies",
+]
 
 Kind = Literal["affine", "lowrank", "residual"]
-MiniBatch = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Unit rows of the source (n, d_a) and of the target (n, d_b)."""
-
+"""What is fitted beyond the start: all weights, a part of low rank, or one that is not linear beside them."""
+LARGEST_MINIBATCH = 32_768
 _CHECK_EVERY = 20
 _DECAY = (0.9, 0.999)
 # A coordinate of less than this share of the largest spread is constant, rounding aside.
 _DEAD = 1e-4
 
 
+class Pair(NamedTuple):
+    """Unit rows of the source, shape (n, d_a), and the same rows of the target, shape (n, d_b)."""
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class FitOptions:
-    """How to fit.
+    """How to fit, whatever the kind of map.
 
     Attributes
     ----------
-    kind
-        "affine"; "lowrank", the start plus a map of rank `rank`; or "residual", affine plus a part over
-        cosines and sines of `n_frequencies` directions for what is not linear, see `residual_frequencies`.
+    rank
+        Rank of what a "lowrank" map adds to its start.
+    n_frequencies
+        Directions whose cosines and sines a "residual" map takes, see `residual_frequencies`.
     steps
         Mini-batches.
+    minibatch_rows
+        Rows of each; at most the 32,768 that are held in memory to be shuffled.
     learning_rate
-        Of Adam; falls to zero by a cosine.
-    seed
-        Of the random features and of the low-rank start.
+        Learning rate of the Adam optimiser; falls to zero by a cosine.
     """
 
-    kind: Kind = "affine"
     rank: int = 32
     n_frequencies: int = 256
     steps: int = 400
+    minibatch_rows: int = 2048
     learning_rate: float = 1e-3
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise InputError(f"kind is {self.kind!r}; expected one of {', '.join(get_args(Kind))}.")
-        for name in ("rank", "n_frequencies", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more.")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate is {self.learning_rate}; expected a number above 0.")
+        check_count("rank", self.rank, 1, 16_384)
+        check_count("n_frequencies", self.n_frequencies, 1, 16_384)
+        check_count("steps", self.steps, 1, 1_000_000)
+        check_count("minibatch_rows", self.minibatch_rows, 1, LARGEST_MINIBATCH)
+        check_number("learning_rate", self.learning_rate, 1e-9, 10)
 
 
 @dataclass(frozen=True)
@@ -92,8 +105,14 @@ class Fitting:
         Weights (d_a, d_out) and bias (d_out,) to begin from.
     validation
         Rows that are not in the mini-batches.
+    kind
+        "affine"; "lowrank", the start plus a map of rank `rank`; or "residual", affine plus a part over
+        cosines and sines for what is not linear.
     in_place
         Fidelity holds outputs near the source's own rows; otherwise near the target's.
+
+    seed
+        Seed of the random features and of the low-rank start.
 
     Notes
     -----
@@ -103,30 +122,32 @@ class Fitting:
     def __init__(
         self,
         start: Linear,
-        validation: MiniBatch,
+        validation: Pair,
         objective: Objective,
+        kind: Kind,
         options: FitOptions,
         *,
         in_place: bool,
+        seed: int = 0,
     ) -> None:
         self._validation = validation
         self._objective = objective
         self._in_place = in_place
-        self._model = _Model.create(start, options, validation[0])
+        self._model = _Model.create(start, kind, options, validation[0], seed)
         self._adam = _Adam(self._model.parameters, options.learning_rate, options.steps)
         self._best: Fitted | None = None
         self._history: list[tuple[int, float]] = []
         self._step = 0
         self._check()
 
-    def step(self, batch: MiniBatch) -> None:
+    def step(self, batch: Pair) -> None:
         """One step of the optimiser."""
         a, b = batch
         inputs = features(a, self._model.frequencies)
-        f, lengths = _unit(self._model.outputs(inputs))
-        _, gradient = self._objective.value_and_gradient(f, b, a if self._in_place else b)
-        along = np.einsum("ij,ij->i", gradient, f)[:, None]
-        self._adam.step(self._model.gradients(inputs, (gradient - along * f) / lengths))
+        f = _unit(self._model.outputs(inputs))
+        _, gradient = self._objective.value_and_gradient(f.rows, b, a if self._in_place else b)
+        along = np.einsum("ij,ij->i", gradient, f.rows)[:, None]
+        self._adam.step(self._model.gradients(inputs, (gradient - along * f.rows) / f.lengths))
         self._step += 1
         if self._step % _CHECK_EVERY == 0:
             self._check()
@@ -149,15 +170,17 @@ class Fitting:
 
 def fit(
     start: Linear,
-    batches: Iterable[MiniBatch],
-    validation: MiniBatch,
+    batches: Iterable[Pair],
+    validation: Pair,
     objective: Objective,
+    kind: Kind,
     options: FitOptions,
     *,
     in_place: bool,
+    seed: int = 0,
 ) -> Fitted:
     """Fit a map by the objective, over at most `options.steps` of the mini-batches; see `Fitting`."""
-    fitting = Fitting(start, validation, objective, options, in_place=in_place)
+    fitting = Fitting(start, validation, objective, kind, options, in_place=in_place, seed=seed)
     for _, batch in zip(range(options.steps), batches, strict=False):
         fitting.step(batch)
     return fitting.result()
@@ -189,17 +212,19 @@ class _Model:
         self.parameters = [*own, self.bias]
 
     @classmethod
-    def create(cls, start: Linear, options: FitOptions, rows: NDArray[np.float32]) -> _Model:
+    def create(
+        cls, start: Linear, kind: Kind, options: FitOptions, rows: NDArray[np.float32], seed: int
+    ) -> _Model:
         weights, bias = (np.array(part, np.float32) for part in start)
-        rng = np.random.default_rng([options.seed, *weights.shape])
+        rng = np.random.default_rng([seed, *weights.shape])
         frequencies = np.zeros((len(weights), 0), np.float32)
         factors = None
-        if options.kind == "residual":
+        if kind == "residual":
             frequencies = residual_frequencies(weights, rows, options.n_frequencies, rng)
             weights = np.concatenate(
                 [weights, np.zeros((2 * frequencies.shape[1], weights.shape[1]), np.float32)]
             )
-        if options.kind == "lowrank":
+        if kind == "lowrank":
             rank = min(options.rank, *weights.shape)
             u = rng.standard_normal((len(weights), rank)) / np.sqrt(len(weights))
             factors = u.astype(np.float32), np.zeros((rank, weights.shape[1]), np.float32)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from ..errors import InputError, did_you_mean
-from .fit import Kind
+from ..options import (
+    LARGEST_BATCH,
+    LARGEST_SEED,
+    MOST_THREADS,
+    check_choice,
+    check_count,
+    check_number,
+)
+from .fit import FitOptions, Kind
 
 __all__ = ["AlignOptions"]
 
@@ -25,29 +31,27 @@ class AlignOptions:
     in_place
         The output stays in the source's space, near the source; otherwise it lies in the target's.
     kind
-        "affine", "lowrank" or "residual", see `spec_store.alignment.FitOptions`; of several, the one that
-        does best on training rows kept aside is written.
+        "affine", "lowrank" or "residual", see `spec_store.alignment.fit`; of several, the one that does best
+        on validation rows is written.
     kernel
-        Of the objective: "cosine", or "gaussian" with automatic bandwidths.
+        Kernel of the objective: "cosine", or "gaussian" with automatic bandwidths.
     beta
         Weight of SPEC-diff² beside kernel matching.
     fidelity
         Weight μ of staying near the target's vectors (near the source's own, in place). Of several, each is
-        fitted and judged, and none is written.
+        fitted and evaluated, and none is written.
     ridge
         Penalty of the closed-form start, as a share of the mean variance.
-    rank, n_frequencies
-        Of "lowrank" and "residual" maps, see `spec_store.alignment.FitOptions`.
-    steps, minibatch_rows, learning_rate
-        Of the fit.
+    fit
+        Size and steps of the fit. Its fields can be given as keywords of `align` beside these.
     held_out
-        Share of the rows, told by a hash of their keys, that is never trained on.
+        Share of the rows, selected by a hash of their keys, that is never trained on: the test rows.
     judged_rows
-        Held-out rows on which maps are judged, at most about.
+        Approximate maximum number of test rows on which maps are evaluated.
     seed
-        Of the split and of every draw.
+        Seed of the split and of every random draw.
     where
-        SQL filter: only these rows are fitted, judged and written.
+        SQL filter: only these rows are fitted, evaluated and written.
     key, on_missing
         As in `CompareOptions`.
     column
@@ -56,11 +60,13 @@ class AlignOptions:
         Write unit vectors, which is what the objective sees and what cosine search ranks alike; otherwise the
         map's raw output.
     force
-        Write even if the column is no better than the source on held-out rows.
+        Write even if the column is no better than the source on test rows.
     skip_invalid
         Leave out null, NaN and zero vectors; their results are null.
     batch_rows
         Rows per batch.
+    threads
+        As in `CompareOptions`.
     """
 
     in_place: bool = False
@@ -69,11 +75,7 @@ class AlignOptions:
     beta: float = 0.1
     fidelity: tuple[float, ...] = (0.01,)
     ridge: float = 0.01
-    rank: int = 32
-    n_frequencies: int = 256
-    steps: int = 400
-    minibatch_rows: int = 2048
-    learning_rate: float = 1e-3
+    fit: FitOptions = field(default_factory=FitOptions)
     held_out: float = 0.1
     judged_rows: int = 5000
     seed: int = 0
@@ -85,26 +87,29 @@ class AlignOptions:
     force: bool = False
     skip_invalid: bool = False
     batch_rows: int = 4096
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("kind", "fidelity"):  # one value, or several
             given = getattr(self, name)
             if isinstance(given, (str, float, int)):
                 object.__setattr__(self, name, (given,))
+            if not getattr(self, name):
+                raise InputError(f"{name} is empty; expected one value or more.")
         for kind in self.kind:
-            if kind not in get_args(Kind):
-                raise InputError(f"kind is {kind!r}; expected one of {', '.join(get_args(Kind))}.")
-        if self.kernel not in ("cosine", "gaussian"):
-            raise InputError(f"kernel is {self.kernel!r}; expected cosine or gaussian.")
+            check_choice("kind", kind, get_args(Kind))
+        check_choice("kernel", self.kernel, ("cosine", "gaussian"))
+        check_choice("on_missing", self.on_missing, ("error", "drop"))
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out is {self.held_out}; expected a share between 0 and 1.")
-        for name in ("steps", "minibatch_rows", "judged_rows", "batch_rows", "rank", "n_frequencies"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        check_count("judged_rows", self.judged_rows, 1, 100_000)
+        check_count("batch_rows", self.batch_rows, 1, LARGEST_BATCH)
+        check_count("seed", self.seed, 0, LARGEST_SEED)
+        if self.threads is not None:
+            check_count("threads", self.threads, 1, MOST_THREADS)
         for name, values in (("fidelity", self.fidelity), ("beta", (self.beta,)), ("ridge", (self.ridge,))):
             for value in values:
-                if not (np.isfinite(value) and value >= 0):
-                    raise InputError(f"{name} is {value}; expected a finite number, 0 or more.")
+                check_number(name, value, 0, 1e6)
         if self.column is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.column, re.ASCII):
             raise InputError(
                 f"column is {self.column!r}; expected letters, digits and underscores, a letter first."
@@ -138,14 +143,21 @@ class AlignOptions:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, stored with the run."""
-        return dataclasses.asdict(self)
+        """Plain values, stored with the run; those of `fit` stand beside the others."""
+        plain = dataclasses.asdict(self)
+        fit = plain.pop("fit")
+        return {**plain, **fit}
 
     @classmethod
     def from_keywords(cls, given: dict[str, Any]) -> AlignOptions:
-        """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
-        known = {f.name for f in dataclasses.fields(cls)}
+        """From keyword arguments, those of `FitOptions` among them.
+
+        Raises InputError naming the nearest option for an unknown one.
+        """
+        own, fit = ({f.name for f in dataclasses.fields(kind)} for kind in (cls, FitOptions))
         for name in given:
-            if name not in known:
-                raise InputError(f"No option {name!r}. {did_you_mean(name, known)}")
-        return cls(**given)
+            if name not in own | fit:
+                raise InputError(f"No option {name!r}. {did_you_mean(name, own | fit)}")
+        options = cls(**{name: value for name, value in given.items() if name in own})
+        fields = {name: value for name, value in given.items() if name in fit}
+        return dataclasses.replace(options, fit=dataclasses.replace(options.fit, **fields))

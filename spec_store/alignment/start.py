@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments", "affine_start", "procrustes_start", "ridge_start"]
+__all__ = ["Linear", "PairMoments", "affine_start", "procrustes_start", "ridge_start"]
 
-# Unit rows have a variance of 1 at most in all; what float32 makes up lies below this.
+# Unit rows have a variance of 1 at most in all; rounding errors of float32 lie below this.
 _ROUNDING = 1e-8
 
-Linear = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Weights (d_a, d_b) and bias (d_b,)."""
+
+class Linear(NamedTuple):
+    """x W + c: weights W, shape (d_a, d_b), and bias c, shape (d_b,)."""
+
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Moments:
+class PairMoments:
     """Moments of pairs of unit rows a, b.
 
     Attributes
@@ -35,7 +40,7 @@ class Moments:
     bb: NDArray[np.float64]
 
 
-def ridge_start(moments: Moments, ridge: float) -> Linear:
+def ridge_start(moments: PairMoments, ridge: float) -> Linear:
     """Affine least squares with a penalty of `ridge` times the mean variance of a."""
     m = moments
     c_aa = m.aa - np.outer(m.mean_a, m.mean_a)
@@ -45,29 +50,29 @@ def ridge_start(moments: Moments, ridge: float) -> Linear:
     basis = directions[:, held]
     penalized = values[held] + ridge * np.trace(c_aa) / len(c_aa)
     weights = basis @ ((basis.T @ c_ab) / penalized[:, None])
-    return weights, m.mean_b - m.mean_a @ weights
+    return Linear(weights, m.mean_b - m.mean_a @ weights)
 
 
-def affine_start(moments: Moments, ridge: float) -> Linear:
+def affine_start(moments: PairMoments, ridge: float) -> Linear:
     """`ridge_start` with the variance restored that the penalty and the misfit took.
 
     The predictions are moved by the optimal transport between the two Gaussians, which gives them b's
     covariance and turns them as little as can be; a shrunken column would be nearly all mean once its rows
     are scaled to unit length.
     """
-    weights, _ = ridge_start(moments, ridge)
+    weights = ridge_start(moments, ridge).weights
     m = moments
     c_yy = weights.T @ (m.aa - np.outer(m.mean_a, m.mean_a)) @ weights
     c_bb = m.bb - np.outer(m.mean_b, m.mean_b)
     root, inverse_root = _power(c_yy, 0.5), _power(c_yy, -0.5)
     restored = weights @ inverse_root @ _power(root @ c_bb @ root, 0.5) @ inverse_root
-    return restored, m.mean_b - m.mean_a @ restored
+    return Linear(restored, m.mean_b - m.mean_a @ restored)
 
 
-def procrustes_start(moments: Moments) -> Linear:
+def procrustes_start(moments: PairMoments) -> Linear:
     """The orthogonal map (or partial isometry, where widths differ) nearest in least squares."""
     u, _, vt = np.linalg.svd(moments.ab, full_matrices=False)
-    return u @ vt, np.zeros(len(moments.mean_b))
+    return Linear(u @ vt, np.zeros(len(moments.mean_b)))
 
 
 def _power(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from .group import (
     on_missing_option,
     skip_invalid_option,
     table_option,
+    threads_option,
 )
 from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
 from .text import format_number
@@ -105,6 +106,7 @@ _align_options = in_order(
         click.option("--force", is_flag=True, help="Write even what held-out rows speak against."),
         skip_invalid_option,
         batch_rows_option,
+        threads_option,
     ]
 )
 
@@ -152,7 +154,7 @@ def align(
     from ..alignment.onnx import import_onnx, is_onnx
     from ..workflows.align import align as run_alignment
 
-    options = AlignOptions(**fields)
+    options = AlignOptions.from_keywords(fields)
     if options.compares_fidelities and (export or not dry_run):
         raise click.UsageError("Several --fidelity values are for looking at: --dry-run, without --export.")
     if dry_run and index:

@@ -16,6 +16,7 @@ from .group import (
     on_missing_option,
     skip_invalid_option,
     table_option,
+    threads_option,
 )
 from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
 from .text import format_number
@@ -127,6 +128,7 @@ _compare_options = in_order(
         ),
         click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw."),
         batch_rows_option,
+        threads_option,
     ]
 )
 

@@ -161,6 +161,9 @@ skip_invalid_option = click.option(
 batch_rows_option = click.option(
     "--batch-rows", type=int, default=4096, show_default=True, help="Rows per batch."
 )
+threads_option = click.option(
+    "--threads", type=int, help="Threads for both passes. Default: the cores that the process may use."
+)
 
 
 def in_order(options: list[Callable[..., Any]]) -> Callable[[Command], Command]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from ..keys import hash_keys
 from ..stores.vectors import InvalidRows, decode
 from .features import FeatureMap, feature_map_from_arrays
 
-__all__ = ["CovarianceAccumulator", "Moments", "RowColumns"]
+__all__ = ["BatchSums", "CovarianceAccumulator", "RawMoment", "RowColumns"]
 
 _FORMAT = 2
 _HALVES_SEED = 1_618_033  # which half a row is in must never change: saved states depend on it
@@ -45,13 +45,21 @@ class RowColumns:
 
 
 @dataclass(frozen=True)
-class Moments:
+class BatchSums:
     """What one batch adds to each half: counts, sums (P,), and products (P, P), upper blocks only."""
 
     counts: tuple[int, ...]
     sums: tuple[NDArray[Any], ...]
     products: tuple[dict[tuple[int, int], NDArray[Any]], ...]
     invalid: InvalidRows
+
+
+class RawMoment(NamedTuple):
+    """Moments of raw columns: mean, shape (P,), and second moment, shape (P, P); both float64."""
+
+    n_rows: int
+    mean: NDArray[np.float64]
+    matrix: NDArray[np.float64]
 
 
 @dataclass
@@ -122,14 +130,14 @@ class CovarianceAccumulator:
         Raises InvalidVectorsError where a vector has the wrong width; other unusable rows are left out
         and tallied in `invalid`.
         """
-        self.add(self.moments(self.columns(batch)))
+        self.add(self.batch_sums(self.columns(batch)))
 
     def revert(self, batch: pa.RecordBatch) -> None:
         """Take out rows that were added before; the inverse of `update` to float64 rounding.
 
         Raises InputError, and leaves the state as it was, for more rows than it holds.
         """
-        taken = self.moments(self.columns(batch))
+        taken = self.batch_sums(self.columns(batch))
         too_many = any(n > held for n, held in zip(taken.counts, self.counts, strict=True))
         if too_many or not self.invalid.includes(taken.invalid):
             raise InputError(
@@ -161,7 +169,7 @@ class CovarianceAccumulator:
                 block -= shift
         return RowColumns(blocks, split, invalid)
 
-    def moments(self, rows: RowColumns) -> Moments:
+    def batch_sums(self, rows: RowColumns) -> BatchSums:
         """What a batch's columns add. Pure: may run in several threads; (P, P) per half."""
         n = len(rows.blocks[0])
         counts, sums, products = [], [], []
@@ -177,17 +185,17 @@ class CovarianceAccumulator:
                     for j in range(i, len(blocks))
                 }
             )
-        return Moments(tuple(counts), tuple(sums), tuple(products), rows.invalid)
+        return BatchSums(tuple(counts), tuple(sums), tuple(products), rows.invalid)
 
-    def add(self, moments: Moments, *, sign: int = 1) -> None:
-        """Add (or with sign -1 take out) a batch's moments."""
+    def add(self, batch: BatchSums, *, sign: int = 1) -> None:
+        """Add (or with sign -1 take out) a batch's sums."""
         for half in range(self.halves):
-            self.counts[half] += sign * moments.counts[half]
-            self.sums[half] += sign * moments.sums[half]
-            for (i, j), product in moments.products[half].items():
+            self.counts[half] += sign * batch.counts[half]
+            self.sums[half] += sign * batch.sums[half]
+            for (i, j), product in batch.products[half].items():
                 target = self.products[half, self._slices[i], self._slices[j]]
                 np.add(target, product, out=target) if sign > 0 else np.subtract(target, product, out=target)
-        self.invalid.merge(moments.invalid, sign=sign)
+        self.invalid.merge(batch.invalid, sign=sign)
 
     def accumulate(self, rows: RowColumns) -> None:
         """Add a batch's columns tile by tile: for states too large to hold a second (P, P) matrix."""
@@ -214,8 +222,8 @@ class CovarianceAccumulator:
         self.products += other.products
         self.invalid.merge(other.invalid)
 
-    def second_moment(self, half: int | None = None) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
-        """Count, mean (P,) and second moment (P, P), both of raw columns, of all rows or of one half."""
+    def second_moment(self, half: int | None = None) -> RawMoment:
+        """Moments of the raw columns of all rows, or of one half."""
         if half is None and self.halves == 1:
             half = 0
         n = self.n_rows if half is None else self.counts[half]
@@ -225,7 +233,7 @@ class CovarianceAccumulator:
         total /= max(n, 1)
         shift = self._shift
         total += np.outer(mean, shift) + np.outer(shift, mean + shift)
-        return n, mean + shift, total
+        return RawMoment(n, mean + shift, total)
 
     @property
     def _shift(self) -> NDArray[np.float64]:

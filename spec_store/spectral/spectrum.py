@@ -164,15 +164,15 @@ def second_moment(acc: CovarianceAccumulator, half: int | None = None) -> Second
 
     Cost: O(P² L) for the whitening of a map with L columns.
     """
-    n, mean, matrix = acc.second_moment(half)
+    raw = acc.second_moment(half)
     whitenings = [m.whitening() for m in acc.maps]
     widths = [m.n_columns if t is None else t.shape[1] for m, t in zip(acc.maps, whitenings, strict=True)]
     ends = np.cumsum([0, *widths])
     sides = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
     tolerance = float(max(np.finfo(m.dtype).eps for m in acc.maps))
-    noise, relative = _rounding_noise(matrix, whitenings, tolerance)
-    mean, matrix = _whiten(mean, matrix, acc.slices, whitenings)
-    return SecondMoment(n, mean, matrix, sides, tolerance, noise, relative)
+    noise, relative = _rounding_noise(raw.matrix, whitenings, tolerance)
+    mean, matrix = _whiten(raw.mean, raw.matrix, acc.slices, whitenings)
+    return SecondMoment(raw.n_rows, mean, matrix, sides, tolerance, noise, relative)
 
 
 def _rounding_noise(

@@ -360,7 +360,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     judge = Judge(*found.held_out, members=_members(found), to_target=not options.in_place)
     chosen = 1
     if task.map is None:
-        n_fitted = options.steps * min(options.minibatch_rows, found.n_train)
+        n_fitted = options.fit.steps * min(options.fit.minibatch_rows, found.n_train)
         progress("fit", 0, n_fitted)
         with timed(seconds, "fit"):
             fits = fit_all(reader, found, options, lambda rows: progress("fit", rows, n_fitted))

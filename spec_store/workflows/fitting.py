@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..alignment.fit import FitOptions, Fitted, Fitting
+from ..alignment.fit import Fitted, Fitting
 from ..alignment.maps import AlignmentMap
 from ..alignment.objective import Objective
 from ..alignment.options import AlignOptions
@@ -27,15 +27,10 @@ def fit_all(
             _start(found, options),
             found.validation,
             Objective(options.kernel, options.beta, mu, bandwidths),
-            FitOptions(
-                kind=kind,
-                rank=options.rank,
-                n_frequencies=options.n_frequencies,
-                steps=options.steps,
-                learning_rate=options.learning_rate,
-                seed=options.seed,
-            ),
+            kind,
+            options.fit,
             in_place=options.in_place,
+            seed=options.seed,
         )
         for kind in options.kind
         for mu in options.fidelity
@@ -44,14 +39,14 @@ def fit_all(
         reader,
         found.n_train,
         skip=found.skip,
-        steps=options.steps,
-        rows=options.minibatch_rows,
+        steps=options.fit.steps,
+        rows=options.fit.minibatch_rows,
         seed=options.seed,
     )
-    for _, batch in zip(range(options.steps), batches, strict=False):
+    for _, batch in zip(range(options.fit.steps), batches, strict=False):
         for fitting in fits.values():
             fitting.step(batch)
-        progress(len(batch[0]))
+        progress(len(batch.a))
     return {name: fitting.result() for name, fitting in fits.items()}
 
 
@@ -69,7 +64,7 @@ def closed_forms(found: Gathered, options: AlignOptions) -> dict[str, AlignmentM
 def _start(found: Gathered, options: AlignOptions) -> Linear:
     if options.in_place:
         d = len(found.moments.mean_a)
-        return np.eye(d), np.zeros(d)
+        return Linear(np.eye(d), np.zeros(d))
     return affine_start(found.moments, options.ridge)
 
 

@@ -325,8 +325,9 @@ class _GateJudge:
         if not len(rows):
             return np.empty(0, object), (np.empty((0, r.widths[0])), np.empty((0, r.widths[1])))
         batch = rows.to_batches()[0]
-        pair, usable = r.unit_rows(batch, np.ones(len(batch), bool))
-        return np.array(batch.column(0).to_pylist(), object)[usable], pair
+        found = r.decoded(batch)
+        keys_of = np.array(batch.column(0).to_pylist(), object)
+        return keys_of[found.usable], found.unit_rows(np.ones(len(batch), bool))
 
     def verdict(self, name: str, where: str, n_rows: int) -> SliceVerdict:
         """Judge a slice's held-out rows against the gallery and themselves."""

@@ -1,4 +1,4 @@
-"""Pairs of unit rows from a source: which are held out, which judge a fit, and mini-batches of the rest."""
+"""Pairs of unit rows from a source: test rows, validation rows, and mini-batches of the rest."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..alignment.start import Moments
+from ..alignment.fit import LARGEST_MINIBATCH, Pair
+from ..alignment.start import PairMoments
 from ..connector import Source, find_field
 from ..keys import hash_keys
-from ..spectral.covariance import CovarianceAccumulator
+from ..spectral.covariance import BatchSums, CovarianceAccumulator
 from ..spectral.features import CosineMap
 from ..stores.streaming import even_batches, ordered_map
 from ..stores.vectors import InvalidRows, Vectors, decode, is_vector, vector_width
 
-__all__ = ["SPLIT_SEED", "Gathered", "PairReader", "column_widths", "gather", "mini_batches"]
+__all__ = ["SPLIT_SEED", "DecodedPair", "Gathered", "PairReader", "column_widths", "gather", "mini_batches"]
 
-# The split must be the same wherever a map is judged again.
+# The split must be the same wherever a map is evaluated again.
 SPLIT_SEED = 271_828
 _DRAW_SEED = 314_159
-_BUFFER_ROWS = 32_768
-
-Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
+_BUFFER_ROWS = LARGEST_MINIBATCH
 
 
 def column_widths(source: Source, pair: tuple[str, str]) -> tuple[int, int]:
-    """The dimensions of two vector columns; variable-length lists tell theirs by their first rows."""
+    """The dimensions of two vector columns; that of variable-length lists is their first row's."""
     found = []
     for c in pair:
         kind = find_field(source, c).type
@@ -48,7 +47,7 @@ class PairReader:
     Parameters
     ----------
     held_out
-        Share of the rows that is never trained on, told by a hash of their keys and `seed`.
+        Share of the rows that is never trained on, selected by a hash of their keys and `seed`: test rows.
     """
 
     source: Source
@@ -66,26 +65,30 @@ class PairReader:
         return even_batches(batches, self.batch_rows)
 
     def uniform(self, keys: pa.Array) -> NDArray[np.float64]:
-        """A number in [0, 1) for each row; those below `held_out` are held out."""
+        """A number in [0, 1) for each row; those below `held_out` are test rows."""
         return hash_keys(keys, SPLIT_SEED + self.seed) / 2.0**64
 
-    def decoded(self, batch: pa.RecordBatch) -> tuple[dict[str, Vectors], NDArray[np.bool_]]:
-        """Both columns, and which rows are usable in both."""
+    def decoded(self, batch: pa.RecordBatch) -> DecodedPair:
+        """Both columns of a batch."""
         vectors = {
             c: decode(c, batch.column(c), w, directions=True, keys=batch.column(0))
             for c, w in zip(self.columns, self.widths, strict=True)
         }
-        return vectors, np.logical_and.reduce([v.usable for v in vectors.values()])
-
-    def unit_rows(self, batch: pa.RecordBatch, wanted: NDArray[np.bool_]) -> tuple[Pair, NDArray[np.bool_]]:
-        """The wanted and usable rows, and which these are."""
-        vectors, usable = self.decoded(batch)
-        return _pair(vectors, wanted & usable), wanted & usable
+        return DecodedPair(vectors, np.logical_and.reduce([v.usable for v in vectors.values()]))
 
 
-def _pair(vectors: dict[str, Vectors], rows: NDArray[np.bool_]) -> Pair:
-    a, b = (v.normalized(np.flatnonzero(rows), "float32") for v in vectors.values())
-    return a, b
+@dataclass(frozen=True)
+class DecodedPair:
+    """Both columns of a batch: vectors by column, and which rows are usable in both, shape (n,)."""
+
+    vectors: dict[str, Vectors]
+    usable: NDArray[np.bool_]
+
+    def unit_rows(self, rows: NDArray[np.bool_]) -> Pair:
+        """Those of the rows that are usable, at unit length."""
+        at = np.flatnonzero(rows & self.usable)
+        a, b = (v.normalized(at, "float32") for v in self.vectors.values())
+        return Pair(a, b)
 
 
 @dataclass
@@ -97,18 +100,18 @@ class Gathered:
     moments
         Of the training rows.
     n_train, n_held_out
-        Usable rows.
+        Usable rows for training and for the test.
     validation, held_out
-        Pairs of unit rows: training rows kept aside to judge steps by, and a sample of those held out.
+        Pairs of unit rows: validation rows, on which steps are compared, and a sample of the test rows.
     skip
         Rows whose uniform number is below this are not for training.
     members
-        For each sampled held-out row, its values of the extra column; None where none was asked for.
+        For each sampled test row, its values of the extra column; None where none was asked for.
     invalid
         Rows that were left out.
     """
 
-    moments: Moments
+    moments: PairMoments
     n_train: int
     n_held_out: int
     validation: Pair
@@ -137,50 +140,67 @@ def gather(
     test = min(reader.held_out, held_out_rows / max(n_rows, 1))
     checked = reader.held_out + min((1 - reader.held_out) * 0.1, validation_rows / max(n_rows, 1))
 
-    def split(batch: pa.RecordBatch) -> Any:
+    def split(batch: pa.RecordBatch) -> _Part:
         at = reader.uniform(batch.column(0))
-        vectors, usable = reader.decoded(batch)
-        found = InvalidRows()
-        found.update(batch.column(0), vectors)
-        n_held = int((usable & (at < reader.held_out)).sum())
-        check = _pair(vectors, usable & (at >= reader.held_out) & (at < checked))
-        sampled = usable & (at < test)
-        values = batch.column(members).filter(pa.array(sampled)).to_pylist() if members else []
-        train = acc.moments(acc.columns(batch.filter(pa.array(at >= checked))))
-        return found, n_held, check, _pair(vectors, sampled), values, train, len(batch)
+        pair = reader.decoded(batch)
+        invalid = InvalidRows()
+        invalid.update(batch.column(0), pair.vectors)
+        sampled = pair.usable & (at < test)
+        return _Part(
+            n_rows=len(batch),
+            n_held_out=int((pair.usable & (at < reader.held_out)).sum()),
+            training=acc.batch_sums(acc.columns(batch.filter(pa.array(at >= checked)))),
+            validation=pair.unit_rows((at >= reader.held_out) & (at < checked)),
+            held_out=pair.unit_rows(sampled),
+            members=batch.column(members).filter(pa.array(sampled)).to_pylist() if members else [],
+            invalid=invalid,
+        )
 
-    checks: list[Pair] = []
-    samples: list[Pair] = []
+    validation: list[Pair] = []
+    held_out: list[Pair] = []
     values: list[Any] = []
     n_held_out = 0
     invalid = InvalidRows()
     extra = (members,) if members else ()
-    parts = ordered_map(split, reader.batches(*extra), workers=workers)
-    for unusable, n_held, check, sample, values_here, train, n in parts:
-        invalid.merge(unusable)
-        n_held_out += n_held
-        checks.append(check)
-        samples.append(sample)
-        values += values_here
-        acc.add(train)
-        progress(n)
-    _, mean, second = acc.second_moment()
+    for part in ordered_map(split, reader.batches(*extra), workers=workers):
+        invalid.merge(part.invalid)
+        n_held_out += part.n_held_out
+        validation.append(part.validation)
+        held_out.append(part.held_out)
+        values += part.members
+        acc.add(part.training)
+        progress(part.n_rows)
+    moment = acc.second_moment()
+    mean, second = moment.mean, moment.matrix
     a, b = acc.slices
     return Gathered(
-        Moments(mean[a], mean[b], second[a, a], second[a, b], second[b, b]),
-        acc.n_rows,
-        n_held_out,
-        _joined(checks, reader.widths),
-        _joined(samples, reader.widths),
-        checked,
-        values if members else None,
-        invalid,
+        moments=PairMoments(mean[a], mean[b], second[a, a], second[a, b], second[b, b]),
+        n_train=acc.n_rows,
+        n_held_out=n_held_out,
+        validation=_joined(validation, reader.widths),
+        held_out=_joined(held_out, reader.widths),
+        skip=checked,
+        members=values if members else None,
+        invalid=invalid,
     )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one batch adds to `Gathered`."""
+
+    n_rows: int
+    n_held_out: int
+    training: BatchSums
+    validation: Pair
+    held_out: Pair
+    members: list[Any]
+    invalid: InvalidRows
 
 
 def _joined(pairs: list[Pair], widths: tuple[int, int]) -> Pair:
     parts = [[p[i] for p in pairs] or [np.empty((0, widths[i]), np.float32)] for i in (0, 1)]
-    return np.concatenate(parts[0]), np.concatenate(parts[1])
+    return Pair(np.concatenate(parts[0]), np.concatenate(parts[1]))
 
 
 def mini_batches(
@@ -193,7 +213,7 @@ def mini_batches(
     n_train
         Training rows, about.
     skip
-        Rows whose uniform number is below this are held out or judge the fit.
+        Rows whose uniform number is below this are test or validation rows.
     steps, rows
         Mini-batches wanted, and rows in each. Where the table holds more rows than they need, a seeded
         share of it is used, so that one pass over the table gives them all.
@@ -211,8 +231,7 @@ def mini_batches(
         for batch in reader.batches():
             keys = batch.column(0)
             drawn = (hash_keys(keys, _DRAW_SEED + seed) / 2.0**64) < share
-            pair, _ = reader.unit_rows(batch, (reader.uniform(keys) >= skip) & drawn)
-            buffer.add(pair)
+            buffer.add(reader.decoded(batch).unit_rows((reader.uniform(keys) >= skip) & drawn))
             while not fits and len(buffer) >= _BUFFER_ROWS:
                 yield buffer.take(rows)
         if not len(buffer):
@@ -233,9 +252,9 @@ class _ShuffleBuffer:
         return self._n
 
     def add(self, pair: Pair) -> None:
-        needed = self._n + len(pair[0])
+        needed = self._n + len(pair.a)
         if needed > len(self._rows[0]):
-            size = max(needed, min(2 * len(self._rows[0]), _BUFFER_ROWS + len(pair[0])))
+            size = max(needed, min(2 * len(self._rows[0]), _BUFFER_ROWS + len(pair.a)))
             self._rows = [
                 np.resize(r, (size, r.shape[1])) if len(r) else np.empty((size, r.shape[1]), np.float32)
                 for r in self._rows
@@ -247,12 +266,12 @@ class _ShuffleBuffer:
     def draw(self, n: int) -> Pair:
         """`n` rows, which stay."""
         at = self._rng.choice(self._n, size=min(n, self._n), replace=False)
-        return self._rows[0][at], self._rows[1][at]
+        return Pair(self._rows[0][at], self._rows[1][at])
 
     def take(self, n: int) -> Pair:
         """`n` rows, which leave: rows from the end fill their places."""
         at = self._rng.choice(self._n, size=n, replace=False)
-        pair = self._rows[0][at], self._rows[1][at]
+        pair = Pair(self._rows[0][at], self._rows[1][at])
         left = self._n - n
         stay = np.setdiff1d(np.arange(left, self._n), at, assume_unique=True)
         for held in self._rows:

@@ -50,9 +50,9 @@ def accumulate(
             progress(len(rows.blocks[0]) + rows.invalid.n_rows)
         return acc
     with threadpool_limits(1, user_api="blas"):
-        for moments in ordered_map(lambda b: acc.moments(acc.columns(b)), batches, workers=workers()):
-            acc.add(moments)
-            progress(sum(moments.counts) + moments.invalid.n_rows)
+        for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=workers()):
+            acc.add(sums)
+            progress(sum(sums.counts) + sums.invalid.n_rows)
     return acc
 
 

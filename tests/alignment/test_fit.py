@@ -28,8 +28,9 @@ def fitted(kind="affine", seed=0, steps=150, **options):
     a, b = pairs()
     start = np.random.default_rng(1).standard_normal((12, 9)) / 4, np.zeros(9)
     objective = Objective("cosine", 0.1, 0.1)
-    options = FitOptions(kind=kind, steps=steps, learning_rate=1e-2, seed=seed, **options)
-    return fit(start, batches(a[:1500], b[:1500]), (a[1500:], b[1500:]), objective, options, in_place=False)
+    options = FitOptions(steps=steps, learning_rate=1e-2, **options)
+    rest = batches(a[:1500], b[:1500]), (a[1500:], b[1500:]), objective, kind, options
+    return fit(start, *rest, in_place=False, seed=seed)
 
 
 @pytest.mark.parametrize("kind", ["affine", "lowrank", "residual"])
@@ -66,11 +67,11 @@ def test_residual_holds_what_no_affine_map_can():
     b = unit(np.abs(a)).astype(np.float32)
     values = {}
     for kind in ("affine", "residual"):
-        options = FitOptions(kind=kind, steps=300, learning_rate=1e-2, n_frequencies=128)
+        options = FitOptions(steps=300, learning_rate=1e-2, n_frequencies=128)
         start = np.zeros((6, 6)), b.mean(0)
         found = fit(
-            start, batches(a[:2500], b[:2500]), (a[2500:], b[2500:]), Objective("cosine", 0.1, 0.1), options,
-            in_place=False,
+            start, batches(a[:2500], b[:2500]), (a[2500:], b[2500:]), Objective("cosine", 0.1, 0.1), kind,
+            options, in_place=False,
         )  # fmt: skip
         values[kind] = found.terms.kernel
     assert values["residual"] < 0.5 * values["affine"]
@@ -98,8 +99,8 @@ def test_residual_fits_a_target_of_clipped_coordinates_better_than_affine():
     solved, *_ = np.linalg.lstsq(u[:5000], b[:5000], rcond=None)
     values = {}
     for kind in ("affine", "residual"):
-        options = FitOptions(kind=kind, steps=200, learning_rate=3e-3, n_frequencies=32)
-        rest = (a[5000:], b[5000:]), Objective("cosine", 0.1, 0.01), options
+        options = FitOptions(steps=200, learning_rate=3e-3, n_frequencies=32)
+        rest = (a[5000:], b[5000:]), Objective("cosine", 0.1, 0.01), kind, options
         values[kind] = fit((solved[:-1], solved[-1]), batches(a[:5000], b[:5000]), *rest, in_place=False)
     assert values["residual"].terms.kernel < 0.75 * values["affine"].terms.kernel
 
@@ -108,7 +109,7 @@ def test_a_fit_that_only_gets_worse_keeps_its_start():
     a, b = pairs()
     start = np.eye(12), np.zeros(12)
     options = FitOptions(steps=20, learning_rate=5.0)
-    found = fit(start, batches(a, b), (a, a), Objective("cosine", 0.1, 0.1), options, in_place=True)
+    found = fit(start, batches(a, b), (a, a), Objective("cosine", 0.1, 0.1), "affine", options, in_place=True)
     assert found.best_step == 0
     assert np.array_equal(found.map.weights, np.eye(12, dtype=np.float32))
 
@@ -116,8 +117,9 @@ def test_a_fit_that_only_gets_worse_keeps_its_start():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "cubic"}, "kind is 'cubic'"),
         ({"rank": 0}, "rank is 0"),
+        ({"minibatch_rows": 32_769}, "minibatch_rows is 32769; expected a whole number from 1 to 32,768"),
+        ({"steps": 1.5}, "steps is 1.5"),
         ({"steps": 0}, "steps is 0"),
         ({"learning_rate": 0}, "learning_rate is 0"),
     ],
@@ -138,11 +140,24 @@ def test_options_that_fit_nothing_are_refused(options, message):
         ({"beta": float("nan")}, "beta is nan"),
         ({"steps": 0}, "steps is 0"),
         ({"column": "a b"}, "column is 'a b'"),
+        ({"beta": 1e30}, r"beta is 1e\+30; expected a number from 0 to 1e\+06"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"batch_rows": 999_999_999_999}, "batch_rows is 999999999999"),
+        ({"kind": ()}, "kind is empty"),
+        ({"threads": 0}, "threads is 0"),
+        ({"step": 3}, "No option 'step'. Did you mean 'steps'"),
     ],
 )
 def test_options_of_an_alignment_are_checked(options, message):
     with pytest.raises(InputError, match=message):
-        AlignOptions(**options)
+        AlignOptions.from_keywords(options)
+
+
+def test_options_of_the_fit_may_stand_beside_those_of_the_alignment():
+    options = AlignOptions.from_keywords({"steps": 7, "beta": 0.5, "fit": FitOptions(rank=3)})
+    assert options == AlignOptions(beta=0.5, fit=FitOptions(rank=3, steps=7))
+    assert AlignOptions.from_keywords(options.to_json()) == options
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +183,7 @@ def gathered(reader, **sizes):
 
 def test_rows_are_held_out_kept_aside_or_trained_on_never_two_of_them(reader):
     found = gathered(reader)
-    held, aside = numbers(found.held_out[0]), numbers(found.validation[0])
+    held, aside = numbers(found.held_out.a), numbers(found.validation.a)
     trained = set()
     stream = mini_batches(reader, found.n_train, skip=found.skip, steps=200, rows=256, seed=0)
     for _, (a, b) in zip(range(200), stream, strict=False):
@@ -191,7 +206,7 @@ def test_batches_do_not_tell_where_fragments_end(reader):
 
 def test_moments_are_those_of_the_training_rows(reader):
     found = gathered(reader)
-    others = np.concatenate([numbers(found.held_out[0]), numbers(found.validation[0])])
+    others = np.concatenate([numbers(found.held_out.a), numbers(found.validation.a)])
     angle = np.setdiff1d(np.arange(3000), others) * (np.pi / 4000)
     a = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     assert np.allclose(found.moments.mean_a, a.mean(0), atol=1e-6)
@@ -201,9 +216,9 @@ def test_moments_are_those_of_the_training_rows(reader):
 
 def test_the_split_is_a_function_of_keys_and_seed_alone(reader):
     one, two = gathered(reader), gathered(PairReader(reader.source, ("a", "b"), (2, 3), 0.2, 4, None, 97))
-    assert sorted(numbers(one.held_out[0])) == sorted(numbers(two.held_out[0]))
+    assert sorted(numbers(one.held_out.a)) == sorted(numbers(two.held_out.a))
     other = gathered(PairReader(reader.source, ("a", "b"), (2, 3), 0.2, 5))
-    assert sorted(numbers(one.held_out[0])) != sorted(numbers(other.held_out[0]))
+    assert sorted(numbers(one.held_out.a)) != sorted(numbers(other.held_out.a))
 
 
 def test_a_table_larger_than_the_buffer_is_read_in_a_mixed_order(reader, monkeypatch):

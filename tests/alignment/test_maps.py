@@ -15,7 +15,7 @@ import spec_store
 from planted import unit
 from spec_store.alignment import to_onnx
 from spec_store.alignment.maps import AlignmentMap
-from spec_store.alignment.start import Moments, affine_start, procrustes_start, ridge_start
+from spec_store.alignment.start import PairMoments, affine_start, procrustes_start, ridge_start
 from spec_store.errors import InputError, MissingExtraError
 
 
@@ -203,7 +203,7 @@ def pairs(n=4000):
     rng = np.random.default_rng(3)
     a = unit(rng.standard_normal((n, 6)) + 1)
     b = unit(a @ rng.standard_normal((6, 4)) + 0.3 * rng.standard_normal((n, 4)) + 0.5)
-    return a, b, Moments(a.mean(0), b.mean(0), a.T @ a / n, a.T @ b / n, b.T @ b / n)
+    return a, b, PairMoments(a.mean(0), b.mean(0), a.T @ a / n, a.T @ b / n, b.T @ b / n)
 
 
 def test_ridge_without_a_penalty_is_least_squares():
@@ -228,7 +228,7 @@ def test_a_source_that_knows_less_than_the_target_has_dimensions_is_no_error():
     rng = np.random.default_rng(0)
     a = unit(rng.standard_normal((500, 3)))
     b = unit(a @ rng.standard_normal((3, 8)) + 0.01 * rng.standard_normal((500, 8)))
-    moments = Moments(a.mean(0), b.mean(0), a.T @ a / 500, a.T @ b / 500, b.T @ b / 500)
+    moments = PairMoments(a.mean(0), b.mean(0), a.T @ a / 500, a.T @ b / 500, b.T @ b / 500)
     weights, bias = affine_start(moments, 0.01)
     assert np.isfinite(weights).all()
     assert (unit(a @ weights + bias) * b).sum(1).mean() > 0.95

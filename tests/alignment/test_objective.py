@@ -87,7 +87,7 @@ def test_gradient_by_each_parameter_through_the_normalisation(objective, kind):
     a, b, anchor = rows(D_A, D_B, D_F)
     rng = np.random.default_rng(1)
     start = rng.standard_normal((D_A, D_F)), rng.standard_normal(D_F)
-    model = _Model.create(start, FitOptions(kind=kind, rank=2, n_frequencies=3), a)
+    model = _Model.create(start, kind, FitOptions(rank=2, n_frequencies=3), a, 0)
     for p in model.parameters:  # also those that begin at zero
         p += (0.3 * rng.standard_normal(p.shape)).astype(p.dtype)
     doubled = [p.astype(np.float64) for p in model.parameters]
