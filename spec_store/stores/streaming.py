@@ -46,10 +46,16 @@ def even_batches(batches: Iterator[pa.RecordBatch], n: int) -> Iterator[pa.Recor
         while len(batch) >= missing:
             pending.append(batch.slice(0, missing))
             batch = batch.slice(missing)
-            yield pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+            yield pending[0] if len(pending) == 1 else _joined(pending)
             pending, missing = [], n
         if len(batch):
             pending.append(batch)
             missing -= len(batch)
     if pending:
-        yield pa.concat_batches(pending)
+        yield _joined(pending)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """One batch; `pyarrow.concat_batches` is of pyarrow 19 only."""
+    columns = [pa.concat_arrays(arrays) for arrays in zip(*(b.columns for b in batches), strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)

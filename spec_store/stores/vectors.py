@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..errors import InputError, InvalidVectorsError
@@ -30,7 +31,7 @@ _SMALLEST_NORM = 1e-30
 _LARGEST_NORM = 1e18
 # Rows of other lengths are brought to unit length in float64, where they are normalised at all.
 _ORDINARY_SQ_NORM = 1e-24, _LARGEST_NORM**2
-REASONS = ("null", "not finite", "zero", f"longer than {_LARGEST_NORM:g}")
+REASONS = ("null", "not finite", "zero", f"longer than {_LARGEST_NORM:g}", "empty")
 # Rows that are gathered, then scaled, while they are in the cache.
 _CHUNK_ROWS = 256
 
@@ -50,7 +51,7 @@ class Vectors:
     reason
         Shape (n,), 0 where the row is usable, else 1 + the position in `REASONS`: null (or holds a null
         element), not finite, zero (has no direction though one is needed), too long for a distance (where
-        one is needed).
+        one is needed), empty (a list of no elements, where others have d).
     """
 
     matrix: NDArray[Any]
@@ -183,14 +184,14 @@ def vector_width(column: str, kind: pa.DataType, example: pa.Array | None = None
     ----------
     example
         Rows of the column. Variable-length lists have no width of their own; theirs is the length
-        of the first row here that is not null.
+        of the first row here that is neither null nor empty.
 
     Raises
     ------
     InputError
         The column does not hold one numeric vector per row.
     InvalidVectorsError
-        No row is there to tell the width of a variable-length list.
+        No row has a vector from which to take the width of a variable-length list.
     """
     if not is_vector(kind):
         several = pa.types.is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
@@ -202,9 +203,11 @@ def vector_width(column: str, kind: pa.DataType, example: pa.Array | None = None
     if pa.types.is_fixed_size_list(kind):
         width = int(kind.list_size)
     else:
-        lengths = [] if example is None else example.drop_null().value_lengths().to_pylist()
+        lengths = [] if example is None else [n for n in example.value_lengths().to_pylist() if n]
         if not lengths:
-            raise InvalidVectorsError(f"Column {column!r} holds no vector: every row looked at is null.")
+            raise InvalidVectorsError(
+                f"Column {column!r} holds no vector: every row looked at is null or empty."
+            )
         width = int(lengths[0])
     if width == 0:
         raise InvalidVectorsError(f"Column {column!r} holds vectors of zero dimensions.")
@@ -230,13 +233,13 @@ def decode(
     Raises
     ------
     InvalidVectorsError
-        Vectors of another width; names the first such row. No other kind of row raises.
+        Vectors of another width that are not empty; names the first such row. No other kind of row raises.
     """
-    matrix, null = _matrix(column, array, width, keys)
-    return _examine(matrix, null, directions)
+    matrix, missing = _matrix(column, array, width, keys)
+    return _examine(matrix, missing, directions)
 
 
-def _examine(matrix: NDArray[Any], null: NDArray[np.bool_] | None, directions: bool) -> Vectors:
+def _examine(matrix: NDArray[Any], missing: NDArray[np.uint8] | None, directions: bool) -> Vectors:
     reason = np.zeros(len(matrix), np.uint8)
     with np.errstate(over="ignore", invalid="ignore"):
         wide = matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float32)
@@ -247,8 +250,8 @@ def _examine(matrix: NDArray[Any], null: NDArray[np.bool_] | None, directions: b
         matrix = _settle_extremes(matrix, sq_norms, reason, extreme, directions)
     if directions:
         reason[sq_norms < _SMALLEST_NORM**2] = 3
-    if null is not None:
-        reason[null] = 1
+    if missing is not None:
+        reason = np.where(missing > 0, missing, reason)
     return Vectors(matrix, sq_norms, reason)
 
 
@@ -279,28 +282,29 @@ def _settle_extremes(
 
 def _matrix(
     column: str, array: pa.Array, width: int, keys: pa.Array | None
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """The (n, width) matrix and the mask of rows that are null or hold a null element."""
-    null = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """The (n, width) matrix; and the reasons of rows that are null or empty, or hold a null element."""
+    reason = np.zeros(len(array), np.uint8)
     fixed = pa.types.is_fixed_size_list(array.type)
+    if not fixed:
+        reason[pc.equal(array.value_lengths(), 0).fill_null(False).to_numpy(zero_copy_only=False)] = 5
+    if array.null_count:
+        reason[array.is_null().to_numpy(zero_copy_only=False)] = 1
     # Variable-length nulls take no room, or any room, in the child: look at the other rows only.
-    present = array.drop_null() if null is not None and not fixed else array
-    start = _first_element(
-        column, present, width, keys if keys is None or null is None else keys.filter(~null)
-    )
+    listed = np.ones(len(array), bool) if fixed else np.equal(reason, 0)
+    every = bool(listed.all())
+    present = array if every else array.filter(pa.array(listed))
+    start = _first_element(column, present, width, keys if keys is None or every else keys.filter(listed))
     child = present.values.slice(start, len(present) * width)
     flat = _view(child).reshape(len(present), width)
     if child.null_count:
         holes = child.is_null().to_numpy(zero_copy_only=False).reshape(flat.shape).any(axis=1)
-    else:
-        holes = np.zeros(len(flat), bool)
-    if null is None or fixed:
-        return flat, holes if null is None else null | holes
+        reason[np.flatnonzero(listed)[holes]] = 1
+    if every:
+        return flat, reason
     matrix = np.zeros((len(array), width), flat.dtype)
-    matrix[~null] = flat
-    unusable = null.copy()
-    unusable[~null] = holes
-    return matrix, unusable
+    matrix[listed] = flat
+    return matrix, reason
 
 
 def _first_element(column: str, array: pa.Array, width: int, keys: pa.Array | None) -> int:

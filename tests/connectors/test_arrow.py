@@ -518,3 +518,12 @@ def test_files_that_changed_are_refused_where_a_source_arrives(tmp_path, monkeyp
 def test_data_that_its_library_cannot_pickle_is_refused_with_the_remedy():
     with pytest.raises(UnsupportedError, match=r"can't be sent to another process: .* Give an Arrow table"):
         pickle.dumps(wrap(Exported(rows(0, 5), (i for i in ()))))
+
+
+def test_rows_without_a_vector_are_skipped_and_counted():
+    a, b = np.random.default_rng(0).standard_normal((2, 300, 4))
+    table = pa.table({"clip": [[], *a[1:].tolist()], "dino": [*b[:-1].tolist(), None]})
+    run = spec_store.compare(table, ["clip", "dino"], dim=40, skip_invalid=True)
+    assert run.n_skipped == 2
+    with pytest.raises(InputError, match=r"column 'clip': 1 empty \(first: row 0\)"):
+        spec_store.compare(table, ["clip", "dino"], dim=40)

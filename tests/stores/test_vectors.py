@@ -79,11 +79,25 @@ def test_another_width_is_refused_and_names_the_first_such_row():
         decode("v", pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)), 3, directions=True)
 
 
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64())], ids=str)
+def test_empty_vectors_of_a_variable_list_are_counted_as_missing(kind):
+    array = pa.array([[9.0, 9.0], [], [1.0, 2.0], None, [3.0, 4.0], [5.0, None], []], kind).slice(1)
+    found = decode("v", array, 2, directions=True)
+    assert [REASONS[code - 1] if code else None for code in found.reason] == [
+        *("empty", None, "null", None, "null", "empty")
+    ]
+    assert found.matrix[found.usable].tolist() == [[1, 2], [3, 4]]
+    assert vector_width("v", kind, array) == 2
+    short = pa.array([[], [1.0, 2.0], None, [1.0]], kind)
+    with pytest.raises(InvalidVectorsError, match="row 13 has 1 dimensions"):
+        decode("v", short, 2, directions=True, keys=pa.array([10, 11, 12, 13]))
+
+
 def test_the_width_of_a_variable_list_is_that_of_its_first_vector():
     kind = pa.list_(pa.float32())
     assert vector_width("v", kind, pa.array([None, [1.0, 2.0]], kind)) == 2
-    with pytest.raises(InvalidVectorsError, match="every row looked at is null"):
-        vector_width("v", kind, pa.array([None], kind))
+    with pytest.raises(InvalidVectorsError, match="every row looked at is null or empty"):
+        vector_width("v", kind, pa.array([None, []], kind))
 
 
 @pytest.mark.parametrize(
