@@ -1,4 +1,4 @@
-"""What may be given in the place of a table's name, and which source reads it."""
+"""What may be given instead of a table's name, and which source reads it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class _File(Protocol):
 
 
 class FileSource(NumberedSource):
-    """Files of one schema, in the order of their paths; streamed batch by batch, never read whole.
+    """Files of one schema, in the order of their paths; streamed batch by batch.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """What an index holds: its stored vectors by position, and the id of each, whatever wraps them.
 
-Only calls that can't abort the process are made: kinds are told by their exact class, and positions are
+Only calls that can't abort the process are made: kinds are recognised by their exact class, and positions are
 checked before FAISS sees them.
 """
 
@@ -18,7 +18,7 @@ from spec_store.errors import InputError, UnsupportedError
 
 __all__ = ["Rows", "rows_of"]
 
-# Stored whole, in the order of their positions.
+# Stored exactly, in the order of their positions.
 _EXACT = {"IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexFlat1D"}
 # Stored as codes, in the order of their positions.
 _CODED = {
@@ -65,7 +65,7 @@ class Rows(ABC):
     n, d
         Number of vectors, and of dimensions.
     losses
-        What was lost when they were stored, in words; empty for vectors that are kept whole.
+        What was lost when they were stored, in words; empty for vectors that are kept exactly.
     """
 
     n: int
@@ -215,7 +215,7 @@ def _inverse(step: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     except RuntimeError as error:
         raise UnsupportedError(
             f"A FAISS IndexPreTransform with {type(step).__name__} can't be streamed: this transform has no"
-            " inverse, so the vectors can't be told from what is stored."
+            " inverse, so the vectors can't be recovered from what is stored."
         ) from error
     reverse: Callable[[NDArray[np.float32]], NDArray[np.float32]] = step.reverse_transform
     return reverse
@@ -319,10 +319,10 @@ class _CodedLists(_Lists):
     def _decoded(self, number: int, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         codes = self._codes(number, rows)
         prefix = int(self._index.coarse_code_size())
-        whole = np.empty((len(codes), prefix + codes.shape[1]), np.uint8)
-        whole[:, :prefix] = np.frombuffer(number.to_bytes(prefix, "little"), np.uint8)
-        whole[:, prefix:] = codes
-        vectors: NDArray[np.float32] = self._index.sa_decode(whole)
+        prefixed = np.empty((len(codes), prefix + codes.shape[1]), np.uint8)
+        prefixed[:, :prefix] = np.frombuffer(number.to_bytes(prefix, "little"), np.uint8)
+        prefixed[:, prefix:] = codes
+        vectors: NDArray[np.float32] = self._index.sa_decode(prefixed)
         return vectors
 
 

@@ -214,6 +214,6 @@ def _refuse_duplicates(ids: NDArray[np.int64], owner: str) -> None:
     again = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(again):
         raise InputError(
-            f"{len(again):,} of {len(ids):,} ids in {owner} are duplicates, such as {again[0]}: rows can't be"
-            " told apart by them. Build the index with unique ids."
+            f"{len(again):,} of {len(ids):,} ids in {owner} are duplicates, such as {again[0]}: they don't"
+            " identify rows. Build the index with unique ids."
         )

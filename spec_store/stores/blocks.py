@@ -68,7 +68,7 @@ def _from_stream(content: pa.Buffer) -> RowBlocks:
 
 
 def spool(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> RowBlocks:
-    """Copy a stream to a temporary Arrow IPC file, and map it: disk space in place of memory.
+    """Copy a stream to a temporary Arrow IPC file, and map it: disk space instead of memory.
 
     The file has no name where the system allows that, and goes with the last reference to its rows.
     """

@@ -1,4 +1,4 @@
-"""Columns of two stores as one source: rows matched by an id, streamed, never loaded whole.
+"""Columns of two stores as one source: rows matched by an id, streamed, never loaded in full.
 
 Only the ids are held, 24 bytes per row of each store (8 more if they are text): vectors are read along
 in step where both stores have the rows in one order, else by random access, a batch at a time.
@@ -68,15 +68,15 @@ class Joined(DelegatingSource):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        told = [*self.left.notes, *self.right.notes]
+        notes = [*self.left.notes, *self.right.notes]
         for where, positions in self._planned.items():
-            told += self._unmatched(where, positions, "left out")
+            notes += self._unmatched(where, positions, "skipped")
         if "_copy" in self.__dict__:
-            told.append(
+            notes.append(
                 f"{self.right.describe()} has no random access: {self._copy.n_bytes / 1e9:,.2f} GB of it were"
                 " copied to a temporary file."
             )
-        return tuple(told)
+        return tuple(notes)
 
     @property
     def fingerprint(self) -> str:
@@ -256,9 +256,9 @@ class _InStep:
                 self._current = next(self._batches)
             here = int(np.searchsorted(at, self._start + len(self._current)))
             inside = at[:here] - self._start
-            whole = inside[-1] - inside[0] == here - 1
+            is_run = inside[-1] - inside[0] == here - 1
             picked.append(
-                self._current.slice(int(inside[0]), here) if whole else self._current.take(pa.array(inside))
+                self._current.slice(int(inside[0]), here) if is_run else self._current.take(pa.array(inside))
             )
             at = at[here:]
         found = pa.Table.from_batches(picked)

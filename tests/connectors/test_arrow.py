@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import spec_store
+from command import run_process
 from planted import vectors
 from spec_store.errors import InputError, TableNotFoundError, UnsupportedError
 from spec_store.plugins import get_connector
@@ -125,20 +126,21 @@ def test_whatever_exports_a_stream_is_read_pass_after_pass():
     assert len(source.sample(10, seed=0, columns=["clip"])) == 10
 
 
-def test_pandas_polars_and_duckdb_are_read_and_their_vectors_compared():
+def test_pandas_polars_duckdb_and_hugging_face_are_read_and_their_vectors_compared():
     x = np.random.default_rng(0).standard_normal((300, 6)).astype(np.float32)
     table = pa.table(
         {"id": range(300), "a": vectors(x), "b": vectors(np.tanh(x[:, ::-1] * [1, 2, 3, 4, 5, 6]))}
     )
     frames = {
+        "hugging face": datasets.Dataset(table),
         "polars": polars.from_arrow(table),
         "duckdb": duckdb.from_arrow(table).filter("id >= 0"),
         "pandas": pandas.DataFrame({name: table[name].to_pylist() for name in table.column_names}),
     }
-    expected = spec_store.compare(table, ["a", "b"], key="id").eigenvalues["a"]
+    expected = spec_store.compare(table, ["a", "b"], key="id", dim=40).eigenvalues["a"]
     for name, frame in frames.items():
         assert ids(wrap(frame)) == list(range(300)), name
-        found = spec_store.compare(frame, ["a", "b"], key="id").eigenvalues["a"]
+        found = spec_store.compare(frame, ["a", "b"], key="id", dim=40).eigenvalues["a"]
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
 
 
@@ -518,6 +520,14 @@ def test_files_that_changed_are_refused_where_a_source_arrives(tmp_path, monkeyp
 def test_data_that_its_library_cannot_pickle_is_refused_with_the_remedy():
     with pytest.raises(UnsupportedError, match=r"can't be sent to another process: .* Give an Arrow table"):
         pickle.dumps(wrap(Exported(rows(0, 5), (i for i in ()))))
+
+
+def test_a_hub_that_cannot_be_reached_is_named(tmp_path):
+    cols = "clip=arrow:hf://datasets/x/y/a.parquet#a,dino=arrow:hf://datasets/x/y/a.parquet#b"
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = run_process("compare", "--cols", cols, "--dry-run", db=str(tmp_path), code=1, env=nowhere)
+    assert "hf://datasets/x/y/a.parquet can't be reached: " in done.stderr
+    assert "Unexpected" not in done.stderr
 
 
 def test_rows_without_a_vector_are_skipped_and_counted():

@@ -75,7 +75,7 @@ def test_rows_that_only_one_store_holds_are_refused_with_their_count_or_dropped_
     assert source.count() == 80
     assert stream(source, ["dino"])["dino"] == [[float(i)] for i in range(20, 100)]
     assert [note.split(" rows")[0] for note in source.notes] == ["20 of 100", "30 of 110"]
-    assert "were left out" in source.notes[0]
+    assert "were skipped" in source.notes[0]
 
 
 def test_stores_with_no_id_in_common_are_refused():
