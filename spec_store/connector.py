@@ -83,6 +83,10 @@ class Partition:
     n_rows: int
 
 
+def _no_progress(rows: int) -> None:
+    """Nothing is reported."""
+
+
 @dataclass(frozen=True)
 class Annotation:
     """Result columns to be computed from a source's rows and written back to them.
@@ -105,6 +109,8 @@ class Annotation:
         Written to every result column's field metadata; marks the column as spec-store's own.
     batch_rows
         The largest batch handed to `compute`.
+
+    An annotation pickles where `compute` and `progress` do.
     """
 
     schema: pa.Schema
@@ -114,7 +120,7 @@ class Annotation:
     metadata: Mapping[str, str]
     where: str | None = None
     batch_rows: int = 8192
-    progress: Callable[[int], None] = field(default=lambda rows: None, compare=False)
+    progress: Callable[[int], None] = field(default=_no_progress, compare=False)
 
 
 @dataclass(frozen=True)
@@ -279,9 +285,21 @@ class Connector(ABC):
     ) -> Source:
         """Open and pin a source. Raises TableNotFoundError, UnsupportedError."""
 
+    def recognizes(self, data: Any) -> bool:
+        """Whether `wrap` or `location_of` is for objects of this type, as open tables and connections are.
+
+        Asked only for types of a module whose name and the connector's begin alike, see
+        `spec_store.plugins.connector_for`.
+        """
+        return False
+
     def wrap(self, data: Any) -> Source:
-        """A source over data in memory. Raises UnsupportedError."""
+        """A source over data in memory, or over an open table. Raises UnsupportedError."""
         raise UnsupportedError(f"The {self.name!r} connector can't read data in memory.")
+
+    def location_of(self, connection: Any) -> Location:
+        """Where an open connection to a database leads. Raises InputError, UnsupportedError."""
+        raise UnsupportedError(f"The {self.name!r} connector has no connections to databases.")
 
     def check_create(
         self,

@@ -5,11 +5,18 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from .connector import Connector
 from .errors import ConnectorError, MissingExtraError, SpecStoreError, did_you_mean
 
-__all__ = ["ENTRY_POINT_GROUP", "InstalledConnector", "get_connector", "installed_connectors"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "InstalledConnector",
+    "connector_for",
+    "get_connector",
+    "installed_connectors",
+]
 
 ENTRY_POINT_GROUP = "spec_store.connectors"
 
@@ -45,6 +52,21 @@ def get_connector(name: str) -> Connector:
             f"The connector name {name!r} is claimed by {' and '.join(packages)}: uninstall one of them."
         )
     return _load(found[0])
+
+
+def connector_for(data: Any) -> Connector | None:
+    """The connector of the store that an open table, data set or connection belongs to; None for other data.
+
+    Only connectors are loaded whose name begins as a module of the object's type does, or the other way
+    round: ``lancedb`` for objects of ``lance`` and ``lancedb``. So nothing is imported for a data frame.
+    """
+    modules = {kind.__module__.partition(".")[0] for kind in type(data).__mro__}
+    for name in sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}):
+        if any(module.startswith(name) or name.startswith(module) for module in modules):
+            connector = get_connector(name)
+            if connector.recognizes(data):
+                return connector
+    return None
 
 
 def installed_connectors() -> list[InstalledConnector]:

@@ -14,9 +14,11 @@ import lance
 import lancedb
 import pyarrow as pa
 
-from spec_store.connector import Capability, Connector, is_own_result
-from spec_store.errors import InputError, TableNotFoundError, UnsupportedError, did_you_mean
+from spec_store.connector import Capability, Connector, Location, is_own_result
+from spec_store.errors import InputError, TableNotFoundError
 
+from . import handles
+from .database import connect, folder_of, open_table, table_names
 from .source import LanceSource
 
 __all__ = ["LanceDBConnector"]
@@ -29,7 +31,7 @@ class LanceDBConnector(Connector):
     """
 
     name: ClassVar[str] = "lancedb"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.WRAP}
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
 
     def open(
         self,
@@ -39,16 +41,12 @@ class LanceDBConnector(Connector):
         version: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> LanceSource:
-        """Open a table and pin its latest version, or the one given."""
-        db = _connect(uri, options)
-        names = _table_names(db)
-        if table is None:
-            raise InputError(f"No table is named for database {uri}. {did_you_mean('', names)}")
-        if table not in names:
-            raise TableNotFoundError(f"No table {table!r} in database {uri}. {did_you_mean(table, names)}")
-        handle = db.open_table(table)
-        if not hasattr(handle, "to_lance"):
-            raise UnsupportedError(f"Table {table!r} is remote and has no local files: {_CLOUD}")
+        """Open a table and pin its latest version, or the one given.
+
+        A table in a child namespace goes by the name that LanceDB shows for it: ``namespace$table``.
+        """
+        db = connect(uri, options)
+        handle = open_table(db, table)
         if version is not None:
             known = {v["version"] for v in handle.list_versions()}
             if version not in known:
@@ -56,7 +54,19 @@ class LanceDBConnector(Connector):
                     f"Table {table!r} has no version {version}; it holds {min(known)} to {max(known)}."
                 )
             handle.checkout(version)
-        return LanceSource(uri, table, handle, lambda: self.open(uri, table=table, options=options), options)
+        return LanceSource.of(handle.to_lance(), table, Location(uri, self.name, dict(options or {})))
+
+    def recognizes(self, data: Any) -> bool:
+        """Tables and data sets of lancedb and lance, and connections to databases."""
+        return handles.recognizes(data)
+
+    def wrap(self, data: Any) -> LanceSource:
+        """A source over an open table or data set, at the version at which it is open."""
+        return handles.wrap(data)
+
+    def location_of(self, connection: Any) -> Location:
+        """Where an open connection leads, with its storage options."""
+        return handles.location_of(connection)
 
     def check_create(
         self,
@@ -72,10 +82,11 @@ class LanceDBConnector(Connector):
                 f"The new table's name is {table!r}; expected letters, digits, underscores, dots and hyphens."
             )
         self._parent_must_exist(uri)
-        if "://" not in uri and not Path(uri).is_dir():
+        folder = folder_of(uri)
+        if folder is not None and not folder.is_dir():
             return
-        db = _connect(uri, options)
-        if table in _table_names(db) and not is_own_result(db.open_table(table).schema):
+        db = connect(uri, options)
+        if table in table_names(db) and not is_own_result(db.open_table(table).schema):
             raise InputError(
                 f"Table {table!r} exists in database {uri}, and holds more than spec-store's results. Choose"
                 " another name, or drop the table first."
@@ -102,18 +113,18 @@ class LanceDBConnector(Connector):
 
     @staticmethod
     def _write(uri: str, table: str, reader: pa.RecordBatchReader, options: Mapping[str, str] | None) -> None:
-        db = lancedb.connect(uri, storage_options=dict(options) if options else None)
-        if table in _table_names(db):
+        db = connect(uri, options)
+        if table in table_names(db):
             existing = db.open_table(table).to_lance()
             lance.write_dataset(reader, existing, mode="overwrite")
-        elif "://" in uri:
+        elif (folder := folder_of(uri)) is None:
             _create_remotely(db, table, reader)
         else:
-            with tempfile.TemporaryDirectory(prefix=".spec-store-", dir=uri) as beside:
+            with tempfile.TemporaryDirectory(prefix=".spec-store-", dir=folder) as beside:
                 # An empty table first: its file format is one that LanceDB itself can read.
                 staged = lancedb.connect(beside).create_table(table, schema=reader.schema).to_lance()
                 lance.write_dataset(reader, staged, mode="append")
-                _rename_new(Path(beside) / f"{table}.lance", Path(uri) / f"{table}.lance")
+                _rename_new(Path(beside) / f"{table}.lance", folder / f"{table}.lance")
 
     def append(
         self,
@@ -125,8 +136,8 @@ class LanceDBConnector(Connector):
         options: Mapping[str, str] | None = None,
     ) -> None:
         """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
-        db = _connect(uri, options)
-        if table in _table_names(db):
+        db = connect(uri, options)
+        if table in table_names(db):
             handle = db.open_table(table)
         else:
             handle = db.create_table(table, schema=rows.schema, exist_ok=True)
@@ -141,12 +152,13 @@ class LanceDBConnector(Connector):
 
     @staticmethod
     def _parent_must_exist(uri: str) -> None:
-        if "://" in uri:
+        folder = folder_of(uri)
+        if folder is None:
             return
-        parent = Path(uri).absolute().parent
+        parent = folder.absolute().parent
         if not parent.is_dir():
-            raise TableNotFoundError(f"No folder {parent} to create database {Path(uri).name!r} in.")
-        if not os.access(Path(uri) if Path(uri).exists() else parent, os.W_OK):
+            raise TableNotFoundError(f"No folder {parent} to create database {folder.name!r} in.")
+        if not os.access(folder if folder.exists() else parent, os.W_OK):
             raise InputError(f"Database {uri} can't be written: the folder is read-only.")
 
 
@@ -185,32 +197,6 @@ def _create_remotely(db: Any, table: str, reader: pa.RecordBatchReader) -> None:
     try:
         db.create_table(table, reader)
     except BaseException:
-        if table in _table_names(db):  # a folder that is listed, but that can't be opened
+        if table in table_names(db):  # a folder that is listed, but that can't be opened
             db.drop_table(table)
         raise
-
-
-_CLOUD = (
-    "LanceDB Cloud serves rows, not data files, so columns can't be streamed or written in place. Copy the"
-    " table to a local or object-store database first."
-)
-
-
-def _connect(uri: str, options: Mapping[str, str] | None) -> Any:
-    if uri.startswith("db://"):
-        raise UnsupportedError(f"{uri} is a cloud database: {_CLOUD}")
-    if "://" not in uri and not Path(uri).is_dir():  # connecting would create the folder
-        raise TableNotFoundError(
-            f"No LanceDB database at {uri}: expected a folder of .lance tables. Give --db or $SPEC_STORE_DB."
-        )
-    return lancedb.connect(uri, storage_options=dict(options) if options else None)
-
-
-def _table_names(db: Any) -> list[str]:
-    names: list[str] = []
-    page = db.list_tables()
-    while True:
-        names += page.tables
-        if not page.page_token:
-            return names
-        page = db.list_tables(page_token=page.page_token)

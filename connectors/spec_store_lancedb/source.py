@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lance
 import numpy as np
@@ -28,11 +27,22 @@ from spec_store.errors import (
 from spec_store.stores.filters import parenthesized
 
 from .annotate import annotate, drop_annotations, foreign_columns
+from .database import folder_of
 from .dataset import latest, retried, scan
 
 __all__ = ["LanceSource"]
 
 _KEY = "_rowid"
+# Those that the LanceDB clients that we ask for read and write alike.
+_FILE_VERSIONS = ("2.0", "2.1", "2.2")
+_OTHER_NAME = "Name results otherwise: with --prefix for compare, with --column for align."
+# Columns that no table holds, and that scans and searches name so.
+_RESERVED = frozenset(
+    {
+        *("_rowid", "_rowaddr", "_rowoffset", "_row_created_at_version", "_row_last_updated_at_version"),
+        *("_distance", "_score", "_relevance_score"),
+    }
+)
 # Rows read at once by key: what they are read into is not given back to the system.
 _TAKE_ROWS = 2048
 
@@ -42,22 +52,45 @@ class LanceSource(Source):
 
     key = _KEY
 
-    def __init__(
-        self,
-        uri: str,
-        table: str,
-        handle: Any,
-        reopen: Callable[[], LanceSource],
-        options: Mapping[str, str] | None = None,
-    ) -> None:
-        self.uri = uri
-        self.location = Location(uri, "lancedb", dict(options or {}))
-        self.table: str = table
-        self._reopen = reopen
-        self._handle = handle
-        self._dataset = handle.to_lance()
-        self.version: int = self._dataset.version
-        self.schema: pa.Schema = self._dataset.schema
+    def __init__(self, dataset: lance.LanceDataset, location: Location | None, table: str | None) -> None:
+        self.location = location
+        self.uri: str = dataset.uri if location is None else location.uri
+        self.table = table
+        self._dataset = dataset
+        self.version: int = dataset.version
+        self.schema: pa.Schema = dataset.schema
+        if (found := dataset.data_storage_version) not in _FILE_VERSIONS:
+            kind = "legacy" if found in ("0.1", "legacy") else "unstable"
+            raise UnsupportedError(
+                f"{sentence(self.describe())} is in Lance's {kind} file format {found}; expected one of"
+                f" {', '.join(_FILE_VERSIONS)}. Copy it into a new table:"
+                ' lance.write_dataset(dataset, uri, data_storage_version="stable").'
+            )
+
+    @classmethod
+    def of(
+        cls, dataset: lance.LanceDataset, table: str | None, location: Location | None = None
+    ) -> LanceSource:
+        """A source over a data set at its version.
+
+        Parameters
+        ----------
+        table
+            Its name; None reads that off its URI, where it is one of a LanceDB database.
+        location
+            The database; None is the folder that holds the data set.
+        """
+        options = {k: v for k, v in (dataset.initial_storage_options or {}).items() if k != "user_agent"}
+        folder = folder_of(dataset.uri)
+        if folder is not None and dataset.uri != str(folder.absolute()):  # relative, or a file:// URI
+            path = str(folder.absolute())
+            dataset = lance.dataset(path, version=dataset.version, storage_options=options or None)
+        parent, _, last = dataset.uri.rpartition("/")
+        if table is None and last.endswith(".lance"):
+            table = last.removesuffix(".lance")
+        if location is None and table is not None:
+            location = Location(parent, "lancedb", options)
+        return cls(dataset, location, table)
 
     def count(self, where: str | None = None) -> int:
         """Rows in this version, or those that match."""
@@ -86,7 +119,7 @@ class LanceSource(Source):
 
     def latest(self) -> LanceSource:
         """The newest version of the table."""
-        return self._reopen()
+        return LanceSource(latest(self._dataset), self.location, self.table)
 
     def partitions(self) -> list[Partition]:
         """The table's fragments."""
@@ -103,7 +136,8 @@ class LanceSource(Source):
         return pa.concat_tables([self._take(chunk, columns) for chunk in chunks])
 
     def _take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
-        found = self._handle.take_row_ids(keys.to_pylist()).select(list(columns)).with_row_id().to_arrow()
+        wanted = f"{_KEY} IN ({', '.join(map(str, keys.to_pylist()))})"  # reads these rows alone
+        found = scan(self._dataset, columns, wanted, len(keys)).to_table()
         order = pc.index_in(keys.cast(pa.uint64()), value_set=found[_KEY].combine_chunks())
         if order.null_count:
             missing = keys.filter(order.is_null())
@@ -114,16 +148,16 @@ class LanceSource(Source):
         return found.take(order).select([_KEY, *columns])
 
     def check_annotation(self, schema: pa.Schema) -> None:
-        """Refuse other people's columns, file formats too old, and folders that can't be written."""
+        """Refuse other people's columns, names that Lance keeps, and folders that can't be written."""
+        if reserved := [n for n in schema.names if n in _RESERVED]:
+            raise ColumnClashError(
+                f"{', '.join(reserved)} can't be a result column of {self.describe()}: Lance and LanceDB give"
+                f" columns of their own that name. {_OTHER_NAME}"
+            )
         if foreign := foreign_columns(self.schema, schema.names):
             raise ColumnClashError(
                 f"{sentence(self.describe())} already has {', '.join(foreign)}, which spec-store did not"
-                " write. Give another --prefix."
-            )
-        if self._dataset.data_storage_version in ("0.1", "legacy"):
-            raise UnsupportedError(
-                f"{sentence(self.describe())} is in Lance's legacy file format, which columns can't be"
-                " added to. Rewrite it into a new table."
+                f" write. {_OTHER_NAME}"
             )
         if "://" not in self._dataset.uri:
             data = Path(self._dataset.uri) / "data"  # a table that never had a row has none

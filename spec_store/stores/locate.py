@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..connector import Connector, Location, Source
 from ..errors import ColumnNotFoundError, InputError, UnsupportedError, did_you_mean
-from ..plugins import get_connector
+from ..plugins import connector_for, get_connector
 from .join import Joined, OnMissing
 from .references import ColumnRef
 from .vectors import is_vector
@@ -34,8 +34,8 @@ DATA_CONNECTOR = "arrow"
 # A table's name that ends so is a path of the data connector's.
 _FILES = (".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc")
 
-Database: TypeAlias = "str | os.PathLike[str] | Location | None"
-"""A LanceDB path or URI, or a `Location` of any store; None is $SPEC_STORE_DB, else ./lancedb."""
+Database: TypeAlias = "str | os.PathLike[str] | Location | object | None"
+"""A LanceDB path, URI or connection, or a `Location` of any store; None is $SPEC_STORE_DB, else ./lancedb."""
 
 
 def location_of(db: Database) -> Location:
@@ -46,9 +46,12 @@ def location_of(db: Database) -> Location:
         found = Location(os.environ.get("SPEC_STORE_DB", "./lancedb"), DEFAULT_CONNECTOR)
     elif isinstance(db, (str, os.PathLike)):
         found = Location(os.fspath(db), DEFAULT_CONNECTOR)
+    elif (connector := connector_for(db)) is not None:
+        found = connector.location_of(db)
     else:
         raise InputError(
-            f"The database is a {type(db).__name__}; expected a path, a URI or a spec_store.Location."
+            f"The database is a {type(db).__name__}; expected a path, a URI, a spec_store.Location or an open"
+            " connection, such as lancedb's."
         )
     if not found.uri.strip():
         raise InputError("The database's path is empty: give a folder or a URI (--db, $SPEC_STORE_DB).")
@@ -70,8 +73,10 @@ def open_table(table: str, db: Database = None, *, version: int | None = None) -
 
 
 def open_data(data: Any) -> Source:
-    """A source over data in memory: anything that exports an Arrow stream, or a mapping of arrays."""
-    return get_connector(DATA_CONNECTOR).wrap(data)
+    """A source over Arrow data, a mapping of arrays, or an open table of a store; a source as it is."""
+    if isinstance(data, Source):
+        return data
+    return (connector_for(data) or get_connector(DATA_CONNECTOR)).wrap(data)
 
 
 @dataclass(frozen=True)

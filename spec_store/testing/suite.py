@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -285,6 +291,65 @@ class ConnectorTests:
             opened.count("id < 40")
         with pytest.raises(InputError):
             opened.batches([self.vector_column], where="id < 40")
+
+    def test_two_streams_are_read_by_turns(self, opened: Source) -> None:
+        keys, vectors = self._stream(opened)
+        columns = [self.vector_column]
+        pair = opened.batches(columns, batch_rows=11), opened.batches(columns, batch_rows=50)
+        found: tuple[list[pa.RecordBatch], ...] = ([], [])
+        for batches in itertools.zip_longest(*pair):
+            for batch, seen in zip(batches, found, strict=True):
+                seen += [] if batch is None else [batch]
+        for seen in found:
+            assert [key for b in seen for key in b.column(0).to_pylist()] == keys
+            read = [v for b in seen for v in b.column(1).to_pylist()]
+            np.testing.assert_array_equal(np.array(read, np.float32), vectors)
+
+    def test_a_stream_that_is_left_early_leaves_the_source_as_it_was(self, opened: Source) -> None:
+        stream = opened.batches([self.vector_column], batch_rows=20)
+        next(stream)
+        del stream
+        assert len(self._stream(opened)[0]) == _N
+
+    def test_threads_take_at_the_same_time(self, opened: Source) -> None:
+        self._need(Capability.TAKE)
+        keys, vectors = self._stream(opened)
+        kind = next(iter(opened.batches([]))).schema.field(0).type
+
+        def taken(seed: int) -> bool:
+            order = np.random.default_rng(seed).permutation(_N)[:40]
+            rows = opened.take(pa.array([keys[i] for i in order], kind), [self.vector_column])
+            found = np.array(rows.column(1).to_pylist(), np.float32)
+            same = rows.column(0).to_pylist() == [keys[i] for i in order]
+            return same and np.array_equal(found, vectors[order])
+
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(taken, range(24)))
+
+    def test_a_pickled_source_reads_the_same_rows_in_another_process(self, tmp_path: Path) -> None:
+        source = self._open(self.put(tmp_path, _rows(0, _N)))
+        if Capability.VERSIONS in self._connector().capabilities:
+            self.add(tmp_path, _rows(_N, _N + 25))
+        read = (
+            "import pickle, sys; source, columns = pickle.load(sys.stdin.buffer);"
+            " batches = [b.to_pylist() for b in source.batches(columns)];"
+            " about = source.uri, source.table, source.version, source.fingerprint, source.schema;"
+            " pickle.dump((about, batches), sys.stdout.buffer)"
+        )
+        columns = [self.vector_column, *self.other_columns]
+        done = subprocess.run(
+            [sys.executable, "-c", read],
+            input=pickle.dumps((source, columns)),
+            capture_output=True,
+            cwd=tmp_path.parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        about, batches = pickle.loads(done.stdout)
+        assert about == (source.uri, source.table, source.version, source.fingerprint, source.schema)
+        assert batches == [b.to_pylist() for b in source.batches(columns)]
+        assert sum(len(rows) for rows in batches) == _N
 
     def test_a_pinned_version_does_not_move_while_another_writer_appends(self, tmp_path: Path) -> None:
         self._need(Capability.VERSIONS)

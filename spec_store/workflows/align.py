@@ -22,7 +22,7 @@ from ..progress import Progress, silent, timed
 from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
 from ..stores.files import atomic_file
-from ..stores.locate import Database, open_columns
+from ..stores.locate import Database, open_columns, open_data
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_annotation, aligned_schema
@@ -197,7 +197,7 @@ class Alignment:
 
 
 def align(
-    table: str | Source,
+    table: Any,
     source: str,
     target: str,
     *,
@@ -215,7 +215,7 @@ def align(
     Parameters
     ----------
     table
-        A table's name, or an open `Source`.
+        A table's name, or an open table, as `compare` takes them.
     source, target
         Vector columns; ``dino=faiss:dino.index`` is a column of another store, matched by `key`.
     map
@@ -293,7 +293,7 @@ class _Task:
 
 
 def _opened(
-    table: str | Source,
+    table: Any,
     columns: tuple[str, str],
     *,
     db: Database = None,
@@ -322,7 +322,7 @@ def _opened(
                 f" column of table {table!r}. Without writing: --dry-run with --export."
             )
     else:
-        opened, names = keyed(table, options.key), columns
+        opened, names = keyed(open_data(table), options.key), columns
     pair = names[0], names[1]
     task = _Task(opened, pair, column_widths(opened, pair), map, options, _count(opened, options))
     if map is not None and (map.width, map.out_width) != (task.widths[0], task.out_width):

@@ -314,15 +314,16 @@ def compare(
     Parameters
     ----------
     table
-        A table's name, an open `Source`, or data: anything with ``__arrow_c_stream__`` (pandas, polars,
-        DuckDB, Hugging Face datasets) or a mapping of arrays. Where both columns are of other stores, the
-        name of a new table for the results, or None.
+        A table's name, or an open table (of lancedb, synchronous or not, or a Lance data set), which is
+        compared at the version at which it is open; or data: anything with ``__arrow_c_stream__`` (pandas,
+        polars, DuckDB, Hugging Face datasets) or a mapping of arrays. Where both columns are of other
+        stores, the name of a new table for the results, or None.
     columns
         Two vector columns, nested ones by dotted path. ``dino=faiss:dino.index`` is a column of another
         store, matched by the option `key`.
     db
-        The database: a LanceDB folder or URI, or a `Location` in any store; None is ``$SPEC_STORE_DB``, else
-        ``./lancedb``.
+        The database: a LanceDB folder, URI or connection, or a `Location` in any store; None is
+        ``$SPEC_STORE_DB``, else ``./lancedb``.
     version
         A version of the table to pin; None is the latest.
     write
@@ -362,7 +363,7 @@ def compare(
         if not opened.of_table and out is None and results is None:
             results = table
     else:
-        source, names = keyed(table if isinstance(table, Source) else open_data(table), options.key), asked
+        source, names = keyed(open_data(table), options.key), asked
     pair = _two_columns(names)
     destination = Destination.of(results, out, db)
     if write or destination is not None:

@@ -114,7 +114,7 @@ def test_undo_drops_our_columns_and_refuses_others(folder):
 
 def test_somebody_elses_column_is_never_replaced(folder):
     lancedb.connect(folder).open_table("images").add_columns({"r_list": "1.0"})
-    with pytest.raises(ColumnClashError, match=r"already has r_list.*another --prefix"):
+    with pytest.raises(ColumnClashError, match=r"already has r_list.*with --prefix for compare"):
         open_source(folder).check_annotation(SCHEMA)
     with pytest.raises(ColumnClashError):
         open_source(folder).annotate(annotation())
