@@ -1,12 +1,13 @@
 """What every connector builds on: row hashes, the default sample, the registry and its errors."""
 
+import pickle
 import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from spec_store.connector import Source, find_field
+from spec_store.connector import Annotation, Source, find_field
 from spec_store.errors import (
     ColumnNotFoundError,
     ConnectorError,
@@ -159,3 +160,14 @@ def test_a_plug_in_that_is_no_connector_is_refused(site):
     plug_in(site, "odd-store", "odd", "odd_store_module:C", "C = dict\n")
     with pytest.raises(ConnectorError, match=r"is a dict, not a spec_store\.connector\.Connector"):
         get_connector("odd")
+
+
+def unchanged(batch):
+    return batch
+
+
+def test_an_annotation_pickles_where_its_compute_does():
+    annotation = Annotation(
+        pa.schema([("r", pa.int32())]), ("clip",), unchanged, "token", {"spec_store.run": "r"}
+    )
+    assert pickle.loads(pickle.dumps(annotation)) == annotation
