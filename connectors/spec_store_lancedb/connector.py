@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lance
-import lancedb
 import pyarrow as pa
 
 from spec_store.connector import Capability, Connector, Location, is_own_result
 from spec_store.errors import InputError, TableNotFoundError
 
-from . import handles
-from .database import connect, folder_of, open_table, table_names
+from .database import connect, folder_of, open_dataset, table_names
 from .source import LanceSource
 
 __all__ = ["LanceDBConnector"]
@@ -45,27 +43,32 @@ class LanceDBConnector(Connector):
 
         A table in a child namespace goes by the name that LanceDB shows for it: ``namespace$table``.
         """
-        db = connect(uri, options)
-        handle = open_table(db, table)
+        dataset = open_dataset(uri, table, options)
         if version is not None:
-            known = {v["version"] for v in handle.list_versions()}
+            known = {v["version"] for v in dataset.versions()}
             if version not in known:
                 raise InputError(
                     f"Table {table!r} has no version {version}; it holds {min(known)} to {max(known)}."
                 )
-            handle.checkout(version)
-        return LanceSource.of(handle.to_lance(), table, Location(uri, self.name, dict(options or {})))
+            dataset = dataset.checkout_version(version)
+        return LanceSource.of(dataset, table, Location(uri, self.name, dict(options or {})))
 
     def recognizes(self, data: Any) -> bool:
         """Tables and data sets of lancedb and lance, and connections to databases."""
+        from . import handles
+
         return handles.recognizes(data)
 
     def wrap(self, data: Any) -> LanceSource:
         """A source over an open table or data set, at the version at which it is open."""
+        from . import handles
+
         return handles.wrap(data)
 
     def location_of(self, connection: Any) -> Location:
         """Where an open connection leads, with its storage options."""
+        from . import handles
+
         return handles.location_of(connection)
 
     def check_create(
@@ -122,7 +125,7 @@ class LanceDBConnector(Connector):
         else:
             with tempfile.TemporaryDirectory(prefix=".spec-store-", dir=folder) as beside:
                 # An empty table first: its file format is one that LanceDB itself can read.
-                staged = lancedb.connect(beside).create_table(table, schema=reader.schema).to_lance()
+                staged = connect(beside, None).create_table(table, schema=reader.schema).to_lance()
                 lance.write_dataset(reader, staged, mode="append")
                 _rename_new(Path(beside) / f"{table}.lance", folder / f"{table}.lance")
 

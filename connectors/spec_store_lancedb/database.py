@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lancedb
+import lance
 
 from spec_store.errors import InputError, RetryError, TableNotFoundError, UnsupportedError, did_you_mean
 
-__all__ = ["CLOUD", "connect", "folder_of", "open_table", "table_names"]
+__all__ = ["CLOUD", "connect", "folder_of", "open_dataset", "open_table", "table_names"]
 
 CLOUD = (
     "LanceDB Cloud serves rows, not data files, so columns can't be streamed or written in place. Copy the"
     " table to a local or object-store database first."
 )
 _SEPARATOR = "$"
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 # Lance reads a local path as a URL, whose query begins at a question mark.
 _NOT_IN_PATHS = re.compile(r"[?\x00-\x1f]")
 
@@ -61,6 +62,8 @@ def connect(uri: str, options: Mapping[str, str] | None) -> Any:
         raise TableNotFoundError(
             f"No LanceDB database at {uri}: expected a folder of .lance tables. Give --db or $SPEC_STORE_DB."
         )
+    import lancedb  # over a second of CPU time, which local tables can be read without
+
     with _reaching(uri):
         return lancedb.connect(uri, storage_options=dict(options) if options else None)
 
@@ -93,6 +96,20 @@ def open_table(db: Any, table: str | None) -> Any:
         raise TableNotFoundError(f"No table {table!r} in database {db.uri}. {hint}")
     with _reaching(db.uri):
         return db.open_table(name, namespace_path=namespace)
+
+
+def open_dataset(uri: str, table: str | None, options: Mapping[str, str] | None) -> lance.LanceDataset:
+    """The newest version of a table; the same errors as `connect` and `open_table`.
+
+    A table in a local folder is opened by its path.
+    """
+    folder = folder_of(uri)
+    if folder is not None and table is not None and _PLAIN_NAME.fullmatch(table):
+        path = folder.absolute() / f"{table}.lance"
+        if path.is_dir():
+            with _reaching(uri):
+                return lance.dataset(str(path))
+    return open_table(connect(uri, options), table).to_lance()
 
 
 def _namespaces(db: Any, namespace: Sequence[str]) -> str:

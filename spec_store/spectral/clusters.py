@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import scipy  # its submodules are imported when they are first used
 from numpy.typing import NDArray
 
 from .spectrum import Spectrum

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.linalg
+import scipy  # its submodules are imported when they are first used
 from numpy.typing import NDArray
 
 from ..errors import InputError

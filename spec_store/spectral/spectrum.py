@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import scipy  # its submodules are imported when they are first used
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ..errors import InputError
 from .covariance import CovarianceAccumulator
@@ -335,7 +334,7 @@ def _eigenpairs(
     q = factor.shape[1]
     if q == 0:
         return np.zeros(0), np.zeros((0, 0))
-    operator: NDArray[np.float64] | LinearOperator
+    operator: NDArray[np.float64] | scipy.sparse.linalg.LinearOperator
     if q <= max(_LARGEST_DENSE, 4 * modes):
         operator = factor.T @ (signs[:, None] * factor)
         operator = (operator + operator.T) / 2
@@ -343,12 +342,14 @@ def _eigenpairs(
             values, vectors = scipy.linalg.eigh(operator)
             return values, vectors
     else:
-        operator = LinearOperator(
+        operator = scipy.sparse.linalg.LinearOperator(
             (q, q), matvec=lambda v: factor.T @ (signs * (factor @ v.ravel())), dtype=np.float64
         )
     start = np.random.default_rng(0).standard_normal(q)
     k = 2 * modes
-    values, vectors = eigsh(operator, k=k, which="BE", v0=start, ncv=min(q, max(3 * k, 40)))
+    values, vectors = scipy.sparse.linalg.eigsh(
+        operator, k=k, which="BE", v0=start, ncv=min(q, max(3 * k, 40))
+    )
     order = np.argsort(values)
     return values[order], vectors[:, order]
 
