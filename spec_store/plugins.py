@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -32,6 +34,12 @@ class InstalledConnector:
     error: str | None = None
 
 
+@functools.lru_cache(maxsize=4)
+def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What is registered by packages on the path: reading that off every installed package takes a while."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+
+
 def get_connector(name: str) -> Connector:
     """Load the connector registered under `name`; nothing else is imported.
 
@@ -42,9 +50,9 @@ def get_connector(name: str) -> Connector:
     MissingExtraError
         It belongs to an extra of its package that is not installed; holds the install line.
     """
-    found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
+    found = [point for point in _points(tuple(sys.path)) if point.name == name]
     if not found:
-        known = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+        known = {point.name for point in _points(tuple(sys.path))}
         raise ConnectorError(f"No connector named {name!r} is installed. {did_you_mean(name, known)}")
     packages = sorted({_package(point) for point in found})
     if len(packages) > 1:
@@ -61,7 +69,7 @@ def connector_for(data: Any) -> Connector | None:
     round: ``lancedb`` for objects of ``lance`` and ``lancedb``. So nothing is imported for a data frame.
     """
     modules = {kind.__module__.partition(".")[0] for kind in type(data).__mro__}
-    for name in sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)}):
+    for name in sorted({point.name for point in _points(tuple(sys.path))}):
         if any(module.startswith(name) or name.startswith(module) for module in modules):
             connector = get_connector(name)
             if connector.recognizes(data):
@@ -72,7 +80,7 @@ def connector_for(data: Any) -> Connector | None:
 def installed_connectors() -> list[InstalledConnector]:
     """All registered connectors. One that fails to import is warned of and breaks nothing else."""
     rows = []
-    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, _package(p)))
+    points = sorted(_points(tuple(sys.path)), key=lambda p: (p.name, _package(p)))
     claims = {p.name: {_package(q) for q in points if q.name == p.name} for p in points}
     for point in points:
         capabilities: tuple[str, ...] = ()
