@@ -3,14 +3,33 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOOR := .venv-floor
 DEMO_DB := demo-db
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
-.PHONY: demo test lint clean
+# The oldest Python that can make an environment, in $PATH or by pyenv, whose commands may be there and not work.
+PYENV_ROOT ?= $(HOME)/.pyenv
+FLOOR_PYTHON ?= $(shell for minor in 10 11 12 13; do \
+	for python in python3.$$minor $(PYENV_ROOT)/versions/3.$$minor.*/bin/python; do \
+	if $$python -c "import ensurepip" 2>/dev/null; then echo $$python; exit; fi; done; done; echo $(PYTHON))
+
+# Each kind of store from end to end, column files and commits, and the mathematics.
+FLOOR_TESTS := tests/test_story.py tests/connectors/test_conformance.py tests/connectors/test_lancedb_annotate.py \
+	tests/stores/test_vectors.py tests/spectral/test_covariance_laws.py \
+	tests/alignment/test_maps.py
+
+.PHONY: demo test test-floor lint clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo]" --group dev
+	$(BIN)/python $(PIP_INSTALL) constraints.txt "pip>=25.1"
+	$(BIN)/python $(PIP_INSTALL) constraints.txt --editable ".[demo]" --group dev
+	touch $@
+
+$(FLOOR)/.installed: pyproject.toml constraints-floor.txt
+	rm -rf $(FLOOR)
+	$(FLOOR_PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/python $(PIP_INSTALL) constraints-floor.txt --editable ".[demo,onnx]" hypothesis pytest pytest-xdist
 	touch $@
 
 demo: $(BIN)/.installed
@@ -30,8 +49,12 @@ lint: $(BIN)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint test-floor
 	$(BIN)/python -m pytest
 
+test-floor: $(FLOOR)/.installed
+	@$(FLOOR)/bin/python -c "import sys; print('The oldest dependencies, with Python', sys.version.split()[0])"
+	$(FLOOR)/bin/python -m pytest -q -n 2 $(FLOOR_TESTS)
+
 clean:
-	rm -rf $(VENV) $(DEMO_DB) build dist
+	rm -rf $(VENV) $(FLOOR) $(DEMO_DB) build dist

@@ -4,6 +4,7 @@ import faiss
 import lance
 import lancedb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spec_store.testing import ConnectorTests
@@ -36,6 +37,8 @@ class TestFaiss(ConnectorTests):
 
 class TestParquet(ConnectorTests):
     connector = "arrow"
+    # Older releases neither write nor read Parquet files with nulls among lists of a fixed size.
+    holds_null_vectors = int(pa.__version__.split(".")[0]) >= 25
 
     def put(self, folder, rows):
         pq.write_table(rows, folder / "rows.parquet", row_group_size=70)
