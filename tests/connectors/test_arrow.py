@@ -187,7 +187,7 @@ def test_data_in_memory_is_compared_and_written_to_a_file(tmp_path, planted_tabl
     run = spec_store.compare(planted_table, ["clip", "dino"], key="id", dim=60, sample_rows=1500)
     with pytest.raises(UnsupportedError, match="--db and --table"):
         run.write()
-    run.write(out=tmp_path / "scores.parquet")
+    run = run.write(out=tmp_path / "scores.parquet")
     found = pq.read_table(tmp_path / "scores.parquet")
     assert found.column_names == [
         "id",
