@@ -1,8 +1,9 @@
-"""`align` and `gate`: what becomes of the rows if one switches models."""
+"""`align`, `update` and `gate`: what a switch of models does to the rows."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotBetterError
-from .group import (
+from .group import main
+from .help import headed, next_command
+from .options import (
     ListOf,
     batch_rows_option,
-    in_order,
     json_option,
     location_options,
-    main,
     on_missing_option,
+    seed_option,
     skip_invalid_option,
     table_option,
     threads_option,
@@ -33,104 +35,143 @@ if TYPE_CHECKING:
 
 _MOST_CLUSTERS = 12
 
-# The fields of `AlignOptions`, in the order in which --help shows them.
-_align_options = in_order(
-    [
-        click.option(
-            "--in-place",
-            is_flag=True,
-            help="Stay in the source's space, where its own queries still work; otherwise the output lies in"
-            " the target's, where old vectors answer the new model's queries.",
-        ),
-        click.option(
-            "--kind",
-            type=ListOf(str, "affine|lowrank|residual,…"),
-            metavar="affine|lowrank|residual,…",
-            default="affine,residual",
-            show_default=True,
-            help="Of map; of several, the best on training rows kept aside is written. residual is affine and"
-            " a part for what is not linear.",
-        ),
-        click.option(
-            "--kernel",
-            type=click.Choice(["cosine", "gaussian"]),
-            default="cosine",
-            show_default=True,
-            help="Of the objective.",
-        ),
-        click.option("--beta", type=float, default=0.1, show_default=True, help="Weight of SPEC-diff²."),
-        click.option(
-            "--fidelity",
-            type=ListOf(float, "μ,…"),
-            metavar="μ,…",
-            default="0.01",
-            show_default=True,
-            help="Weight of staying near the target's vectors (in place: the source's own). Of several, each"
-            " is fitted and shown, and nothing is written.",
-        ),
-        click.option("--ridge", type=float, default=0.01, show_default=True, help="Penalty of the start."),
-        click.option("--rank", type=int, default=32, show_default=True, help="Of lowrank maps."),
-        click.option(
-            "--n-frequencies",
-            type=int,
-            default=256,
-            show_default=True,
-            help="Directions whose cosines and sines residual maps take.",
-        ),
-        click.option("--steps", type=int, default=400, show_default=True, help="Mini-batches of the fit."),
-        click.option("--minibatch-rows", type=int, default=2048, show_default=True, help="Rows of each."),
-        click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam."),
-        click.option(
-            "--held-out", type=float, default=0.1, show_default=True, help="Share of rows never trained on."
-        ),
-        click.option(
-            "--judged-rows", type=int, default=5000, show_default=True, help="Held-out rows judged, at most."
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the split and every draw."),
-        click.option("--where", metavar="SQL", help="Only rows that match are fitted, judged and written."),
-        click.option(
-            "--key",
-            metavar="COLUMN",
-            help="The column that identifies rows: decides the split, joins stores.",
-        ),
-        on_missing_option,
-        click.option(
-            "--column", help="The result column. Default: {source}_as_{target}, or {source}_aligned."
-        ),
-        click.option(
-            "--unit/--no-unit",
-            default=True,
-            show_default=True,
-            help="Write unit vectors, which cosine search ranks alike, or the map's raw output.",
-        ),
-        click.option("--force", is_flag=True, help="Write even what held-out rows speak against."),
-        skip_invalid_option,
-        batch_rows_option,
-        threads_option,
-    ]
-)
-
 
 @main.command()
-@table_option
-@click.option("--source", required=True, help="The column to be aligned.")
-@click.option("--target", required=True, help="The column whose clusters it is to hold.")
-@location_options
-@_align_options
-@click.option(
-    "--map",
-    "map_file",
-    type=click.Path(dir_okay=False),
-    help="Judge and write a map that was exported before; fit nothing.",
+@headed(
+    "Data",
+    table_option,
+    click.option("--source", required=True, help="The column to align, that of the model in use."),
+    click.option("--target", required=True, help="The column whose clusters the aligned column is to have."),
+    click.option(
+        "--where", metavar="SQL", help="Fit, evaluate and write only the rows that match this filter."
+    ),
+    click.option(
+        "--key",
+        metavar="COLUMN",
+        help="The column that identifies rows: it selects the test rows and joins columns of two stores.",
+    ),
+    on_missing_option,
+    skip_invalid_option,
 )
-@click.option(
-    "--export",
-    type=click.Path(dir_okay=False),
-    help="Save the map: spec_store.load_map(FILE); as an ONNX model if the name ends in .onnx.",
+@headed("Database", location_options)
+@headed(
+    "Results",
+    click.option("--dry-run", is_flag=True, help="Fit, evaluate and print; write no column."),
+    json_option,
+    click.option(
+        "--in-place",
+        is_flag=True,
+        help="Keep the output in the source's space, where the source model's own queries still work."
+        " Default: the target's space, where old vectors answer the new model's queries.",
+    ),
+    click.option(
+        "--column",
+        help="Name of the result column. Default: {source}_as_{target}, or {source}_aligned with --in-place.",
+    ),
+    click.option(
+        "--unit/--no-unit",
+        default=True,
+        show_default=True,
+        help="Write unit vectors, which cosine search ranks alike, or the raw output of the map.",
+    ),
+    click.option("--force", is_flag=True, help="Write the column even if it is no better on the test rows."),
+    click.option("--index", is_flag=True, help="Build a vector index on the column; report its recall."),
+    click.option(
+        "--export",
+        type=click.Path(dir_okay=False),
+        help="Save the map to a file for spec_store.load_map(FILE); a name that ends in .onnx makes an ONNX"
+        " model.",
+    ),
+    click.option(
+        "--map",
+        "map_file",
+        type=click.Path(dir_okay=False),
+        help="Evaluate and write this exported map; fit nothing.",
+    ),
 )
-@click.option("--dry-run", is_flag=True, help="Fit, judge and print; write no column.")
-@click.option("--index", is_flag=True, help="Build a vector index on the column; tell its recall.")
-@json_option
+@headed(
+    "Map and objective",
+    click.option(
+        "--kind",
+        type=ListOf(str, "affine|lowrank|residual,…"),
+        metavar="affine|lowrank|residual,…",
+        default="affine,residual",
+        show_default=True,
+        help="Kinds of map to fit; the one that is best on the validation rows is written. residual is affine"
+        " plus a nonlinear part.",
+    ),
+    click.option(
+        "--kernel",
+        type=click.Choice(["cosine", "gaussian"]),
+        default="cosine",
+        show_default=True,
+        help="Kernel of the objective.",
+    ),
+    click.option(
+        "--beta",
+        type=float,
+        default=0.1,
+        show_default=True,
+        help="Weight β of SPEC-diff² in the objective.",
+    ),
+    click.option(
+        "--fidelity",
+        type=ListOf(float, "μ,…"),
+        metavar="μ,…",
+        default="0.01",
+        show_default=True,
+        help="Weight μ of staying near the target's vectors (with --in-place, the source's own). Of several"
+        " values each is fitted and printed, and nothing is written.",
+    ),
+    click.option(
+        "--ridge",
+        type=float,
+        default=0.01,
+        show_default=True,
+        help="Ridge penalty of the closed-form map that the fit starts from.",
+    ),
+    click.option(
+        "--rank", type=int, default=32, show_default=True, help="Rank of the correction in lowrank maps."
+    ),
+    click.option(
+        "--n-frequencies",
+        type=int,
+        default=256,
+        show_default=True,
+        help="Number of random directions whose cosines and sines residual maps use.",
+    ),
+)
+@headed(
+    "Fit and evaluation",
+    click.option(
+        "--steps", type=int, default=400, show_default=True, help="Number of mini-batches in the fit."
+    ),
+    click.option(
+        "--minibatch-rows", type=int, default=2048, show_default=True, help="Rows in each mini-batch."
+    ),
+    click.option(
+        "--learning-rate",
+        type=float,
+        default=1e-3,
+        show_default=True,
+        help="Learning rate of the Adam optimiser.",
+    ),
+    click.option(
+        "--held-out",
+        type=float,
+        default=0.1,
+        show_default=True,
+        help="Share of the rows kept as test rows: selected by a hash of their keys, never trained on.",
+    ),
+    click.option(
+        "--judged-rows",
+        type=int,
+        default=5000,
+        show_default=True,
+        help="Maximum number of test rows on which maps are evaluated.",
+    ),
+)
+@headed("Execution", seed_option, batch_rows_option, threads_option)
 def align(
     table: str,
     source: str,
@@ -143,7 +184,7 @@ def align(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Fit a map under which one embedding holds the other's clusters; write the aligned column.
+    """Fit a map under which one embedding has the other's clusters; write the aligned column.
 
     \b
     spec-store align --table images --source clip --target dino --key id
@@ -180,7 +221,7 @@ def align(
     if as_json:
         echo_json(run.to_json())
     else:
-        print_alignment(run, export)
+        print_alignment(run, (source, target), export)
     if refused:
         raise refused
 
@@ -202,16 +243,16 @@ def publish(run: Alignment, *, write: bool, index: bool = False) -> tuple[Alignm
     return run, None
 
 
-def print_alignment(run: Alignment, export: str | None = None) -> None:
-    """The judgements of all maps, and per cluster of the chosen one; what was written."""
+def print_alignment(run: Alignment, given: tuple[str, str], export: str | None = None) -> None:
+    """Figures of all maps, and per cluster of the chosen one; what was written; the columns as given."""
     a, b = run.columns
     n = run.record.counts
     echo(
-        f"{a} to {b}: {n['n_train']:,} rows to fit, {n['n_judged']:,} of {n['n_held_out']:,} held-out rows"
-        " judged"
+        f"{a} to {b}: {n['n_train']:,} training rows; evaluated on {n['n_judged']:,} of"
+        f" {n['n_held_out']:,} test rows"
     )
     figures = ["recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
-    header = ["map", "SPEC-diff", "distance", *figures, "own end", f"{b}'s end"]
+    header = ["map", "SPEC-diff", "distance", *figures, "λ map", f"λ {b}"]
     body = []
     for i, j in enumerate(run.judgements):
         ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
@@ -220,12 +261,14 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         body.append([name, *whole, *(_share(v) for v in _row_figures(j)), *ends])
     echo_table(header, body, right=range(1, 9))
     echo(
-        f"distance: of all kernel values to {b}'s. as {a}, as {b}: the share of the 10 nearest neighbours"
-        f" that are those in {a}'s, in {b}'s space."
+        f"distance: root mean square of the difference between the kernel values of the map and of {b}."
+        f" recall: share of rows whose own vector in {b} is among the nearest. as {a}, as {b}: share of the"
+        f" 10 nearest neighbours that the row also has in {a}, in {b}. cos: mean cosine. λ: leading"
+        f" eigenvalues of the difference, for groups of the map and of {b}."
     )
     if run.after.clusters and not run.options.compares_fidelities:
-        echo("Per SPEC cluster, for the map marked *; recovered is the share of the target's lead made up:")
-        header = ["cluster", "judged", f"in {a}", f"in {b}", "in map", "recovered"]
+        echo(f"By SPEC cluster, for the map marked *; recovered: share of the gap from {a} to {b} closed.")
+        header = ["cluster", "test rows", f"in {a}", f"in {b}", "in map", "recovered"]
         body = [
             [str(c.cluster), str(c.n_rows), *(format_number(v) for v in c.held), _share(c.recovered)]
             + [_share(v) for v in _row_figures(c)]
@@ -237,11 +280,11 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
             echo(f"… and {len(run.after.clusters) - len(body)} weaker clusters, see --json.")
         lost = ", ".join(str(c.cluster) for c in run.after.clusters if c.lost)
         if lost:
-            echo(f"Not recoverable from {a}: cluster {lost}. {b} holds what this map of {a} does not.")
+            echo(f"Not recoverable from {a} by this map, though {b} groups them: cluster {lost}.")
     if export:
         from ..alignment.onnx import is_onnx
 
-        use = f'spec_store.load_map("{export}").transform(vectors)'
+        use = f"spec_store.load_map({json.dumps(export)}).transform(vectors)"
         use = "an ONNX model from vectors to aligned" if is_onnx(export) else use
         echo(f"Exported {export}: {use}")
     if run.written:
@@ -250,15 +293,16 @@ def print_alignment(run: Alignment, export: str | None = None) -> None:
         if run.record.index_recall is not None:
             echo(
                 f"Vector index: recall@10 {run.record.index_recall:.3f} against brute force,"
-                f" {len(run.queries)} held-out queries."
+                f" {len(run.queries)} test queries."
             )
-        echo(f"Next: spec-store gate --table {run.source.table} --source {a} --target {b}")
+        source, target = given
+        echo(f"Next: {next_command('gate', table=run.source.table, source=source, target=target)}")
     else:
         echo("No column was written.")
 
 
 def _row_figures(judged: Judgement | ClusterJudgement) -> tuple[float, ...]:
-    """What is known of rows, on average: the same columns for a map and for a cluster."""
+    """Averages over rows: the same columns for a map and for a cluster."""
     retrieval = judged.recall_1, judged.recall_10
     overlaps = judged.overlap_source, judged.overlap_target
     return (*retrieval, *overlaps, judged.cosine_source, judged.cosine_target)
@@ -273,7 +317,7 @@ def _share(value: float) -> str:
 @location_options
 @json_option
 def update(table: str, db: Location, as_json: bool) -> None:
-    """Fill aligned columns for rows that came later, with the recorded maps; nothing is fitted.
+    """Fill aligned columns for rows added later, with the recorded maps; nothing is fitted.
 
     \b
     spec-store update --table images
@@ -295,28 +339,60 @@ def update(table: str, db: Location, as_json: bool) -> None:
 
 
 @main.command()
-@table_option
-@click.option("--source", required=True, help="The column in use now.")
-@click.option("--target", required=True, help="The column to switch to.")
-@location_options
-@click.option("--map", "map_file", type=click.Path(dir_okay=False), help="A map. Default: align's newest.")
-@click.option("--no-map", is_flag=True, help="Judge the switch without any map, by neighbours alone.")
-@click.option("--slice", "slices", multiple=True, metavar="SQL", help="Rows to judge beside the clusters.")
-@click.option("--k", type=int, default=10, show_default=True, help="Of recall and overlap.")
-@click.option(
-    "--fail-under",
-    type=float,
-    help="The least recall@k, by default 0.8; the least overlap@k, 0.5, for no map into the target's space.",
+@headed(
+    "Data",
+    table_option,
+    click.option("--source", required=True, help="The column in use now."),
+    click.option("--target", required=True, help="The column to switch to."),
+    click.option(
+        "--key",
+        metavar="COLUMN",
+        help="The column that identifies rows. Default: the key of the recorded alignment.",
+    ),
+    on_missing_option,
 )
-@click.option("--min-rows", type=int, default=50, show_default=True, help="Smaller slices never fail.")
-@click.option("--judged-rows", type=int, default=5000, show_default=True, help="Size of the target index.")
-@click.option("--key", metavar="COLUMN", help="The column that identifies rows. Default: as align was told.")
-@on_missing_option
-@json_option
+@headed("Database", location_options)
+@headed(
+    "Evaluation",
+    click.option(
+        "--map",
+        "map_file",
+        type=click.Path(dir_okay=False),
+        help="Exported map. Default: the newest recorded.",
+    ),
+    click.option("--no-map", is_flag=True, help="Evaluate the switch without a map, by neighbours alone."),
+    click.option(
+        "--slice",
+        "slices",
+        multiple=True,
+        metavar="SQL",
+        help="Filter of rows to evaluate beside the clusters; may be repeated.",
+    ),
+    click.option(
+        "--fail-under",
+        type=float,
+        help="Least recall@k of a slice that passes. Default: 0.8; for a map within the source's space, or"
+        " none, the least overlap@k, 0.5.",
+    ),
+    click.option(
+        "--min-rows",
+        type=int,
+        default=50,
+        show_default=True,
+        help="Least number of rows of a slice that can fail.",
+    ),
+    click.option(
+        "--k", type=int, default=10, show_default=True, help="Number of neighbours in recall@k and overlap@k."
+    ),
+    click.option(
+        "--judged-rows", type=int, default=5000, show_default=True, help="Maximum number of rows evaluated."
+    ),
+)
+@headed("Results", json_option)
 def gate(
     table: str, map_file: str | None, no_map: bool, slices: tuple[str, ...], as_json: bool, **fields: Any
 ) -> None:
-    """Exit with 1 if a switch of models would break a cluster or slice; name the rows to embed anew.
+    """Exit with 1 if a switch of models would break a cluster or slice; name the rows to re-embed.
 
     \b
     spec-store gate --table images --source clip --target dino
@@ -341,8 +417,8 @@ def gate(
 def _print_gate(found: Gate) -> None:
     a, b = found.columns
     print_warnings(found.warnings)
-    echo(f"{a} to {b} with {found.map or 'no map'}; a slice is kept from {found.fail_under:g} up")
-    header = ["slice", "rows", "judged", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
+    echo(f"{a} to {b} with {found.map or 'no map'}; a slice passes from {found.fail_under:g} up")
+    header = ["slice", "rows", "evaluated", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
     body = [
         [
             *(s.name, f"{s.n_rows:,}", f"{s.n_judged:,}"),
@@ -353,5 +429,5 @@ def _print_gate(found: Gate) -> None:
     ]
     echo_table(header, body, right=(1, 2, 3, 4))
     if found.re_embed:
-        echo(f"Embed anew, {found.n_re_embed:,} rows: {found.re_embed}")
+        echo(f"Re-embed {found.n_re_embed:,} rows: {found.re_embed}")
     echo(f"Failed: {', '.join(s.name for s in found.failed)}" if found.failed else "Passed.")

@@ -1,4 +1,4 @@
-"""`compare` and `clusters`: which groups of rows two embeddings hold differently."""
+"""`compare` and `clusters`: which rows two embeddings group differently."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .align import print_alignment, publish
-from .group import (
+from .group import main
+from .help import headed, next_command
+from .options import (
     batch_rows_option,
-    in_order,
     json_option,
     location_options,
-    main,
     on_missing_option,
+    seed_option,
     skip_invalid_option,
     table_option,
     threads_option,
@@ -45,117 +46,153 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         return first, second
 
 
-# The fields of `CompareOptions`, in the order in which --help shows them.
-_compare_options = in_order(
-    [
-        click.option(
-            "--kernel", type=click.Choice(["gaussian", "cosine"]), default="gaussian", show_default=True
-        ),
-        click.option(
-            "--features",
-            type=click.Choice(["nystroem", "orf", "rff"]),
-            default="nystroem",
-            show_default=True,
-            help="Gaussian kernel features. nystroem: landmarks from the data, the most accurate for its"
-            " size. orf: orthogonal random features, for states that merge without sharing landmarks."
-            " rff: random Fourier features, the paper's recipe.",
-        ),
-        click.option("--dim", type=int, help="Landmarks or frequencies. Default: 500; orf 1000, rff 3000."),
-        click.option(
-            "--landmarks",
-            type=click.Choice(["kmeans", "uniform"]),
-            default="kmeans",
-            show_default=True,
-            help="nystroem's landmarks: centroids of a sample, or sampled rows.",
-        ),
-        click.option("--modes", type=int, default=10, show_default=True, help="Leading modes at each end."),
-        click.option(
-            "--bandwidth",
-            type=_Bandwidth(),
-            metavar="auto|σ,σ",
-            default="auto",
-            show_default=True,
-            help="Gaussian σ of each.",
-        ),
-        click.option("--bandwidth-scale", type=float, default=1.0, show_default=True, help="Multiplies σ."),
-        click.option(
-            "--eta", type=float, default=1.0, show_default=True, help="Weight of the second kernel."
-        ),
-        click.option(
-            "--center/--no-center",
-            default=True,
-            show_default=True,
-            help="Remove the mode that is the mean similarity itself; --no-center is the paper's.",
-        ),
-        click.option(
-            "--normalize/--no-normalize",
-            default=True,
-            show_default=True,
-            help="Scale rows to unit length first; --no-normalize is the paper's.",
-        ),
-        click.option(
-            "--rotate",
-            type=click.Choice(["varimax", "none"]),
-            default="varimax",
-            show_default=True,
-            help="Unmix modes of near-equal eigenvalues, or take raw eigenvectors.",
-        ),
-        click.option("--where", metavar="SQL", help="Only rows that match are compared and annotated."),
-        skip_invalid_option,
-        click.option(
-            "--min-stability",
-            type=float,
-            default=0.5,
-            show_default=True,
-            help="Claim no mode on which two halves of the rows agree less (0 to 1).",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["float32", "float64"]),
-            default="float32",
-            show_default=True,
-            help="float64 takes twice as long and tells nearly identical embeddings apart.",
-        ),
-        click.option(
-            "--key",
-            metavar="COLUMN",
-            help="The column that identifies rows: joins columns of two stores, names typical rows.",
-        ),
-        on_missing_option,
-        click.option("--prefix", help="Of the result columns. Default: spec_{first}_{second}."),
-        click.option(
-            "--sample-rows", type=int, default=10_000, show_default=True, help="Rows of the seeded sample."
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw."),
-        batch_rows_option,
-        threads_option,
-    ]
-)
-
-
 @main.command()
-@click.option("--table", help="The table; a new one for the results, where both columns are of other stores.")
-@click.option(
-    "--cols",
-    required=True,
-    metavar="A,B",
-    help="The two embedding columns. name=connector:uri is one of another store: dino=faiss:dino.index,"
-    " dino=arrow:dino.parquet#vector, dino=lancedb:./db#images/dino.",
+@headed(
+    "Data",
+    click.option("--table", help="The table; a new one for the results if both columns are in other stores."),
+    click.option(
+        "--cols",
+        required=True,
+        metavar="A,B",
+        help="The two embedding columns. name=connector:uri is a column of another store:"
+        " dino=faiss:dino.index, dino=arrow:dino.parquet#vector, dino=lancedb:./db#images/dino.",
+    ),
+    click.option("--where", metavar="SQL", help="Compare and annotate only the rows that match this filter."),
+    click.option(
+        "--key",
+        metavar="COLUMN",
+        help="The column that identifies rows: it joins columns of two stores and names typical rows.",
+    ),
+    on_missing_option,
+    skip_invalid_option,
 )
-@location_options
-@_compare_options
-@click.option(
-    "--out", type=click.Path(dir_okay=False), help="Write the results to this Parquet file, keyed by row."
+@headed("Database", location_options)
+@headed(
+    "Results",
+    click.option("--dry-run", is_flag=True, help="Compute and print; write nothing."),
+    json_option,
+    click.option("--prefix", help="Prefix of the result columns. Default: spec_{first}_{second}."),
+    click.option(
+        "--out",
+        type=click.Path(dir_okay=False),
+        help="Write the results to this Parquet file, keyed by row, instead of to the table.",
+    ),
+    click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column."),
+    click.option(
+        "--align",
+        "pair",
+        metavar="SOURCE:TARGET",
+        help="Then align one column to the other and write it too, as spec-store align does.",
+    ),
 )
-@click.option("--dry-run", is_flag=True, help="Compute and print; write nothing.")
-@click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column.")
-@click.option(
-    "--align",
-    "pair",
-    metavar="SOURCE:TARGET",
-    help="Then align one column to the other and write it too, as spec-store align does.",
+@headed(
+    "Kernel",
+    click.option(
+        "--kernel",
+        type=click.Choice(["gaussian", "cosine"]),
+        default="gaussian",
+        show_default=True,
+        help="Kernel that measures the similarity of two rows.",
+    ),
+    click.option(
+        "--bandwidth",
+        type=_Bandwidth(),
+        metavar="auto|σ,σ",
+        default="auto",
+        show_default=True,
+        help="Bandwidth σ of each Gaussian kernel.",
+    ),
+    click.option(
+        "--bandwidth-scale",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Factor that multiplies both bandwidths.",
+    ),
+    click.option(
+        "--eta",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Weight η of the second kernel in the difference.",
+    ),
+    click.option(
+        "--normalize/--no-normalize",
+        default=True,
+        show_default=True,
+        help="Scale rows to unit length first; --no-normalize is the paper's method.",
+    ),
 )
-@json_option
+@headed(
+    "Feature maps",
+    click.option(
+        "--features",
+        type=click.Choice(["nystroem", "orf", "rff"]),
+        default="nystroem",
+        show_default=True,
+        help="Features of the Gaussian kernel. nystroem: landmarks from the data, the most accurate for their"
+        " number. orf: orthogonal random features, for states that merge without sharing landmarks."
+        " rff: random Fourier features, the paper's method.",
+    ),
+    click.option(
+        "--dim",
+        type=int,
+        help="Number of landmarks or frequencies. Default: 500 for nystroem, 1000 for orf, 3000 for rff.",
+    ),
+    click.option(
+        "--landmarks",
+        type=click.Choice(["kmeans", "uniform"]),
+        default="kmeans",
+        show_default=True,
+        help="Landmarks of nystroem: k-means centroids of the sample, or rows of it.",
+    ),
+    click.option(
+        "--sample-rows",
+        type=int,
+        default=10_000,
+        show_default=True,
+        help="Size of the random sample for bandwidths, landmarks and rotation.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "float64"]),
+        default="float32",
+        show_default=True,
+        help="Floating-point type of features and their products. float64 takes twice as long and separates"
+        " nearly identical embeddings.",
+    ),
+)
+@headed(
+    "Modes and clusters",
+    click.option(
+        "--modes",
+        type=int,
+        default=10,
+        show_default=True,
+        help="Number of leading modes at each end of the spectrum.",
+    ),
+    click.option(
+        "--center/--no-center",
+        default=True,
+        show_default=True,
+        help="Remove the mode that is the mean similarity itself; --no-center is the paper's method.",
+    ),
+    click.option(
+        "--rotate",
+        type=click.Choice(["varimax", "none"]),
+        default="varimax",
+        show_default=True,
+        help="Rotate modes of nearly equal eigenvalues by varimax, or take the raw eigenvectors.",
+    ),
+    click.option(
+        "--min-stability",
+        type=float,
+        default=0.5,
+        show_default=True,
+        help="Least agreement (0 to 1) of the two halves of the rows for a mode to be reported.",
+    ),
+)
+@headed("Execution", seed_option, batch_rows_option, threads_option)
 def compare(
     table: str | None,
     cols: str,
@@ -219,9 +256,9 @@ def compare(
         echo_json({**run.to_json(), **more})
     else:
         _print_comparison(run)
-        if alignment:
+        if alignment and asked:
             echo("")
-            print_alignment(alignment)
+            print_alignment(alignment, asked.columns)
     if refused:
         raise refused
 
@@ -250,7 +287,7 @@ def _asked_alignment(pair: str, columns: list[str], options: CompareOptions) -> 
 
 def _print_comparison(run: Comparison) -> None:
     a, b = run.columns
-    skipped = f", {run.n_skipped:,} left out" if run.n_skipped else ""
+    skipped = f", {run.n_skipped:,} skipped" if run.n_skipped else ""
     echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
     spectrum = run.spectrum
     centred = format_number(spectrum.spec_diff_centered)
@@ -276,14 +313,22 @@ def _print_comparison(run: Comparison) -> None:
     total = sum(run.record.seconds.values())
     echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
     if run.registry:
-        echo(f"Next: spec-store clusters --table {run.table}")
+        echo(f"Next: {next_command('clusters', table=run.table)}")
 
 
 def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = False) -> None:
     if not len(rows):
         echo("No cluster stands out from error and noise: the embeddings group these rows alike.")
         return
-    header = ["cluster", "held by", "strength", f"in {columns[0]}", f"in {columns[1]}", "rows", "stability"]
+    header = [
+        "cluster",
+        "grouped by",
+        "strength",
+        f"in {columns[0]}",
+        f"in {columns[1]}",
+        "rows",
+        "stability",
+    ]
     labelled = "labels" in rows.column_names
     header += ["over-represented"] if labelled else []
     header += ["typical rows"] if examples else []
@@ -309,11 +354,13 @@ def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = Fal
 @main.command()
 @table_option
 @location_options
-@click.option("--prefix", help="Of the result columns. Default: the newest comparison's.")
-@click.option("--by", metavar="COLUMN", help="A column of labels: show which are over-represented.")
+@click.option("--prefix", help="Prefix of the result columns. Default: that of the newest comparison.")
+@click.option(
+    "--by", metavar="COLUMN", help="Column of labels: show which are over-represented in each cluster."
+)
 @json_option
 def clusters(table: str, db: Location, prefix: str | None, by: str | None, as_json: bool) -> None:
-    """What each cluster is: who holds it together, how strongly, how many rows, which labels.
+    """Describe each cluster: which embedding groups it, how strongly, its rows and labels.
 
     \b
     spec-store clusters --table images
@@ -331,7 +378,7 @@ def clusters(table: str, db: Location, prefix: str | None, by: str | None, as_js
     echo(f"{a} against {b}: run {report.run.run_id} on {report.run.n_rows:,} rows of {table}")
     _print_clusters(rows, (a, b), examples=by is None)
     if len(rows):
-        prefix = report.run.prefix
-        echo(f'Next: spec-store query --table {table} --where "{prefix}_cluster = 0"')
+        where = rows["where"][0].as_py()
+        echo(f"Next: {next_command('query', table=table, where=where)}")
     if report.other_prefixes:
         echo(f"Also compared, see --prefix: {', '.join(report.other_prefixes)}")

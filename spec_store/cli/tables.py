@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .group import json_option, location_options, main, table_option
+from .group import main
+from .help import next_command
+from .options import json_option, location_options, table_option
 from .rows import FORMATS, chosen_format, write_rows
 from .terminal import echo, echo_json, echo_table
 from .text import format_number
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 @main.command()
 @table_option
-@click.option("--where", metavar="SQL", help="The rows wanted; all by default.")
+@click.option("--where", metavar="SQL", help="SQL filter of the rows. Default: all rows.")
 @location_options
-@click.option("--select", metavar="A,B,…", help="Columns. Default: all but vectors and binary values.")
-@click.option("--limit", type=int, help="At most so many rows. Default: 20 as a table, else all.")
+@click.option(
+    "--select", metavar="A,B,…", help="Columns to show. Default: all but vectors and binary values."
+)
+@click.option("--limit", type=int, help="Maximum number of rows. Default: 20 for a table, else all.")
 @click.option(
     "--format",
     "style",
@@ -53,7 +57,7 @@ def query(
     output: str | None,
     excel_safe: bool,
 ) -> None:
-    """Rows that match a SQL filter over any columns, results included.
+    """Print the rows that match a SQL filter over any columns, results included.
 
     \b
     spec-store query --table images --where "spec_clip_dino_cluster = 0 AND spec_clip_dino_score > 0.8"
@@ -71,10 +75,10 @@ def query(
 
 @main.command()
 @location_options
-@click.option("--table", help="Only runs on this table.")
+@click.option("--table", help="List only runs on this table.")
 @json_option
 def runs(db: Location, table: str | None, as_json: bool) -> None:
-    """Recorded runs, newest first."""
+    """List recorded runs, newest first."""
     from ..workflows.query import list_runs
 
     found = list_runs(db=db, table=table).to_pylist()
@@ -97,9 +101,9 @@ def runs(db: Location, table: str | None, as_json: bool) -> None:
 @main.command()
 @table_option
 @location_options
-@click.option("--prefix", required=True, help="Of the result columns, as runs shows it.")
+@click.option("--prefix", required=True, help="Prefix of the result columns, as spec-store runs shows it.")
 def undo(table: str, db: Location, prefix: str) -> None:
-    """Remove result columns that spec-store wrote; nobody else's data is touched."""
+    """Remove result columns that spec-store wrote, and nothing else."""
     from ..workflows.query import undo as remove
 
     removed = remove(table, prefix=prefix, db=db)
@@ -109,7 +113,7 @@ def undo(table: str, db: Location, prefix: str) -> None:
 @main.command()
 @json_option
 def connectors(as_json: bool) -> None:
-    """Installed connectors: name, package, version, capabilities."""
+    """List installed connectors: name, package, version, capabilities."""
     import dataclasses
 
     from ..plugins import installed_connectors
@@ -131,4 +135,4 @@ def demo(db: Location, table: str) -> None:
 
     n_rows, uri = create_demo(table, db=db)
     echo(f"Created table {table} in {uri}: {n_rows:,} images with columns pixels and hog.")
-    echo(f"Next: spec-store compare --table {table} --cols pixels,hog")
+    echo(f"Next: {next_command('compare', table=table, cols='pixels,hog')}")

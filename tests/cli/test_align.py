@@ -100,7 +100,7 @@ def test_gate_exits_with_1_if_a_slice_fails_and_names_its_rows(db):
     assert done.stdout.splitlines()[-1] == "Passed."
     failed = run(*asked, "--fail-under", "1", "--slice", "label = 'group 0'", db=db, code=1)
     assert failed.stdout.splitlines()[-1].startswith("Failed: ")
-    assert "Embed anew, " in failed.stdout
+    assert "Re-embed " in failed.stdout
     found = json.loads(run(*asked, "--fail-under", "1", "--json", "--no-map", db=db, code=1).stdout)
     assert found["passed"] is False
     assert found["map"] is None
@@ -111,7 +111,7 @@ def test_compare_then_align_in_one_go(db):
     done = run("compare", "--table", "images", "--cols", "clip,dino", *SMALL, "--align", "dino:clip", db=db)
     assert "Wrote spec_clip_dino_cluster" in done.stdout
     assert "dino to clip: " in done.stdout
-    assert "Per SPEC cluster" in done.stdout
+    assert "By SPEC cluster" in done.stdout
     assert {"spec_clip_dino_cluster", "dino_as_clip"} <= set(names(db))
     found = json.loads(
         run(

@@ -42,7 +42,7 @@ def test_compare_prints_results_on_stdout_and_nothing_on_stderr(db):
     lines = done.stdout.splitlines()
     assert lines[0] == f"clip against dino: 2,000 rows of table 'images' in {db}"
     assert lines[1].startswith("SPEC-diff 0.")
-    assert "cluster  held by  strength  in clip" in done.stdout
+    assert "cluster  grouped by  strength  in clip" in done.stdout
     assert "Next: spec-store clusters --table images" in lines[-1]
 
 
