@@ -1,6 +1,6 @@
 """The command line: parse, build options, call the library, print. Each command is one public function.
 
-`group` is the command group; `options` and `help` are shared; the modules of commands add theirs when imported.
+`group` is the command group, the modules of commands add theirs when imported.
 """
 
 import sys

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .group import main
-from .help import next_command
+from .help import headed, next_command
 from .options import json_option, location_options, table_option
 from .rows import FORMATS, chosen_format, write_rows
 from .terminal import echo, echo_json, echo_table
@@ -18,34 +18,40 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@table_option
-@click.option("--where", metavar="SQL", help="SQL filter of the rows. Default: all rows.")
-@location_options
-@click.option(
-    "--select", metavar="A,B,…", help="Columns to show. Default: all but vectors and binary values."
+@headed(
+    "Data",
+    table_option,
+    click.option("--where", metavar="SQL", help="SQL filter of the rows. Default: all rows."),
+    click.option(
+        "--select", metavar="A,B,…", help="Columns to show. Default: all but vectors and binary values."
+    ),
+    click.option("--limit", type=int, help="Maximum number of rows. Default: 20 for a table, else all."),
 )
-@click.option("--limit", type=int, help="Maximum number of rows. Default: 20 for a table, else all.")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(FORMATS),
-    help="Format of the rows. Default: by the suffix of -o; without -o, a table with rounded numbers and"
-    " shortened texts. All others are exact: json is an array of objects, jsonl an object a line; lists and"
-    " structs are JSON, times ISO 8601, binary values base64; in CSV null is empty and the empty text is"
-    ' "" (in JSON, NaN is null).',
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    help="File to write (.csv .tsv .json .jsonl .ndjson .parquet .arrow .feather); - is stdout. A pipe or"
-    " device is written to; a file appears once it is complete.",
-)
-@click.option(
-    "--excel-safe",
-    is_flag=True,
-    help="Put an apostrophe before text that a spreadsheet would run as a formula (csv and tsv); this"
-    " changes the text.",
+@headed("Database", location_options)
+@headed(
+    "Output",
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="File to write (.csv .tsv .json .jsonl .ndjson .parquet .arrow .feather); - is stdout. A pipe or"
+        " device is written to; a file appears once it is complete.",
+    ),
+    click.option(
+        "--format",
+        "style",
+        type=click.Choice(FORMATS),
+        help="Format of the rows. Default: by the suffix of -o; without -o, a table with rounded numbers and"
+        " shortened texts. All others are exact: json is an array of objects, jsonl an object a line; lists"
+        " and structs are JSON, times ISO 8601, binary values base64. In CSV null is empty and the empty text"
+        ' is ""; in JSON NaN is null.',
+    ),
+    click.option(
+        "--excel-safe",
+        is_flag=True,
+        help="Put an apostrophe before text that a spreadsheet would run as a formula (csv and tsv). This"
+        " changes the text.",
+    ),
 )
 def query(
     table: str,
