@@ -72,6 +72,24 @@ def annotation(
     )
 
 
+def other_prefix():
+    """An annotation of another column: 1 in every row."""
+    schema = pa.schema([("q_number", pa.int32())])
+
+    def ones(batch):
+        return pa.record_batch([pa.array([1] * len(batch), pa.int32())], schema=schema)
+
+    return annotation(ones, schema=schema, token="c" * 24)
+
+
+def annotate_observed(folder, on_step, a=None, name="images", **options):
+    """Annotate as the source does, with an observer of the steps."""
+    from spec_store_lancedb.annotate import annotate
+
+    dataset = lance.dataset(f"{folder}/{name}.lance")
+    return annotate(dataset, a or annotation(), f"table {name!r}", on_step=on_step, **options)
+
+
 def contents(folder, name="images", columns=("id", "clip", "payload", "r_number", "r_list", "r_name")):
     """All rows by id, read by plain LanceDB."""
     dataset = lance.dataset(f"{folder}/{name}.lance")
@@ -79,9 +97,9 @@ def contents(folder, name="images", columns=("id", "clip", "payload", "r_number"
     return {row["id"]: row for row in dataset.to_table(columns=held).to_pylist()}
 
 
-def assert_annotated(folder, *, ids=None, null=()):
+def assert_annotated(folder, name="images", *, ids=None, null=()):
     """Every row holds its own annotation, and rows `null` none."""
-    found = contents(folder)
+    found = contents(folder, name)
     if ids is not None:
         assert sorted(found) == sorted(ids)
     for i, row in found.items():
@@ -99,11 +117,15 @@ def data_files(folder, name="images"):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in data.iterdir()}
 
 
+NOTHING = (set(), [], [], [])
+
+
 def leftovers(folder, name="images"):
-    """Staged files that no version refers to, ledgers, and tags."""
-    dataset = lance.dataset(f"{folder}/{name}.lance")
+    """Staged files that no version refers to, what lies with the ledgers, tags, detached manifests."""
+    table = Path(folder) / f"{name}.lance"
+    dataset = lance.dataset(table)
     versions = [dataset.checkout_version(v["version"]) for v in dataset.versions()]
     live = {d.path for v in versions for f in v.get_fragments() for d in f.metadata.files}
     staged = {p for p in data_files(folder, name) if p.startswith("spec-")} - live
-    ledgers = list((Path(folder) / f"{name}.lance").glob("_spec_store/*"))
-    return staged, ledgers, list(dataset.tags.list())
+    ledgers = [p.name for p in table.glob("_spec_store/**/*")]
+    return staged, ledgers, list(dataset.tags.list()), list(table.glob("_versions/d*"))

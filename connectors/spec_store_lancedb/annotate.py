@@ -1,203 +1,276 @@
-"""Result columns written to a living table: staged beside it, then published in one atomic commit.
+"""Result columns written to a live table: staged beside it, then published in one atomic commit.
 
-Nothing that a reader can see changes until every column file is whole. Then, back to back: the columns are
-added as nulls (metadata only), and one DataReplacement puts all files in place. Existing data files stay as
-they are, so no row can be lost or come back to life. A commit by another writer in between either commutes
-(append, delete, index) or conflicts, and then only fragments that changed are staged again.
+Nothing that a reader can see changes until every column file is complete and a dry-run commit has read them.
+Then, back to back: the columns are added as nulls (metadata only), one DataReplacement puts all files in
+place, and the columns' metadata name the run. Existing data files stay as they are, so no row can be lost or
+come back to life. A commit by another writer in between either commutes (append, delete, index) or conflicts,
+and then only fragments that changed are staged again. What a run that is killed in between has begun is
+finished or undone by the next command, see `recovery`.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 
 import lance
-import pyarrow as pa
-from lance import LanceOperation
 
 from spec_store.connector import Annotation, Published
-from spec_store.errors import ColumnClashError, RetryError, SpecStoreError
+from spec_store.errors import ColumnClashError, RetryError
 
-from .dataset import MOST_ATTEMPTS, is_conflict, latest, pause, retried
-from .ledger import Ledger, Staged
-from .staging import delete_staged, field_ids, fingerprint, is_whole, replacement, stage
+from .columns import (
+    MARKER,
+    add_result_columns,
+    column_run,
+    foreign_columns,
+    has_result_columns,
+)
+from .dataset import MAX_ATTEMPTS, is_conflict, latest, local_folder, pause, retried
+from .dry_run import dry_run_commit
+from .interrupts import deferred_interrupt
+from .ledger import Ledger, Staged, open_ledger
+from .recovery import mark_columns, remove_leftovers, settle
+from .staging import (
+    PREFIX,
+    column_file_name,
+    delete_staged,
+    field_ids,
+    fingerprint,
+    is_complete,
+    replacement,
+    stage,
+)
+from .storage_errors import explained, is_disk_full, storage_errors
 
-__all__ = ["MARKER", "annotate", "drop_annotations", "foreign_columns"]
-
-MARKER = b"spec_store.run"
-"""Field metadata key of every column that spec-store wrote."""
-
-_TAG = "spec-store-"
+__all__ = ["Step", "annotate", "drop_annotations"]
 
 
-def foreign_columns(schema: pa.Schema, names: Sequence[str]) -> list[str]:
-    """Those of the names that are columns which spec-store did not write."""
-    held = [n for n in names if n in schema.names]
-    return [n for n in held if MARKER not in (schema.field(n).metadata or {})]
+class Step(Enum):
+    """Moments of an annotation that an observer is told of."""
+
+    STARTED = "what dead runs left is removed, nothing is staged"
+    STAGED = "column files are complete"
+    DRY_RUN = "a dry-run commit has read them"
+    COLUMNS_ADDED = "the table has the columns, null where they are new"
+    COMMITTED = "the values are in the table"
+    MARKED = "the columns name the run"
 
 
-def annotate(dataset: lance.LanceDataset, annotation: Annotation, name: str) -> Published:
-    """Stage and publish; `name` is the table's in messages.
+def annotate(
+    dataset: lance.LanceDataset,
+    annotation: Annotation,
+    name: str,
+    *,
+    max_attempts: int = MAX_ATTEMPTS,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Published:
+    """Stage and publish; `name` is the table's in messages, `on_step` is called after each step.
 
     Raises
     ------
     RetryError
-        Another run is writing these columns, other writers kept winning, or the disk is full; the table is
-        as it was.
+        Another run writes these columns or has written them since `dataset` was opened, commit conflicts
+        exceeded the retry limit, or the disk is full; the table is as it was.
     """
-    ledger = Ledger(dataset.uri, annotation.schema.names, f"{annotation.token} {annotation.where or ''}")
-    run = _Run(dataset, annotation, ledger, name)
+    with storage_errors(name):
+        ledger = open_ledger(dataset, annotation.schema.names)
+        run = _Run(dataset, annotation, ledger, name, max_attempts, on_step)
+        try:
+            run.start()
+            published = run.publish()
+        except BaseException as error:
+            _abandon(run, error)
+            raise
+        ledger.close(remove=True)
+        return published
+
+
+def _abandon(run: _Run, error: BaseException) -> None:
+    """Undo what a failed run did; what can't be undone now is kept in its ledger for the next command."""
+    reason = explained(error, run.name) or error
+    undone = False
     try:
-        ledger.open()
-        for path in ledger.orphans:
-            delete_staged(dataset, path)
-        published = run.publish()
-    except BaseException as error:
-        run.abandon()
-        if isinstance(error, OSError) and _is_full(error):
-            raise RetryError(
-                f"No space was left while staging columns of {name}. Nothing was published, and what was"
-                " staged is removed. Free some space and try again."
-            ) from error
-        raise
+        with deferred_interrupt():
+            undone = run.undo()
+    except Exception as failure:
+        raise RetryError(
+            f"{reason} Nor could what was staged be removed ({type(failure).__name__}): the next run or undo"
+            " on this table does that."
+        ) from error
     finally:
-        ledger.close()
-    return published
+        run.ledger.close(remove=undone)
+    if not undone:
+        raise RetryError(
+            f"{reason or type(error).__name__} Whether the results were published is not known yet: the next"
+            " command on this table completes or removes them."
+        ) from error
+    if is_disk_full(error):
+        raise RetryError(f"{reason} Nothing was published, and what was staged is removed.") from error
 
 
 class _Run:
     """One annotation on its way into the table."""
 
     def __init__(
-        self, dataset: lance.LanceDataset, annotation: Annotation, ledger: Ledger, name: str
+        self,
+        dataset: lance.LanceDataset,
+        annotation: Annotation,
+        ledger: Ledger,
+        name: str,
+        max_attempts: int,
+        on_step: Callable[[Step], None],
     ) -> None:
         self.dataset = dataset
         self.annotation = annotation
         self.ledger = ledger
         self.name = name
-        self.added_columns = False
-        self.committing = False
+        self._max_attempts = max_attempts
+        self._on_step = on_step
+        self._outcome_known = True
+
+    def start(self) -> None:
+        """Take over what a dead run staged for the same results, and remove what others left."""
+        settle(self.dataset, self.ledger, self.name)
+        remove_leftovers(self.dataset, self.name)
+        annotation, state = self.annotation, self.ledger.state
+        token = f"{annotation.token} {annotation.where or ''}"
+        reusable = {s.path for s in state.staged.values()} if state.token == token else set()
+        for path in state.files - reusable:
+            self._delete(path)
+        self.ledger.start(token, annotation.schema.names, annotation.metadata)
+        self._on_step(Step.STARTED)
 
     def publish(self) -> Published:
-        """Stage what is missing on the latest version and commit, until a commit wins."""
+        """Stage what is missing on the latest version and commit, until a commit succeeds."""
         last: OSError | None = None
-        for attempt in range(1, MOST_ATTEMPTS + 1):
+        for attempt in range(1, self._max_attempts + 1):
             current = self._staged_version()
+            self._refuse_overtaking(current)
+            self.ledger.publish(current.version, column_run(current.schema, self.annotation.schema.names[0]))
+            dry_run_commit(current, self._staged(current), self.annotation, self.ledger)
+            self._on_step(Step.DRY_RUN)
             try:
-                with _tagged(current, self.annotation.token):
-                    new = self._commit(current)
+                with deferred_interrupt():
+                    if published := self._commit(current, attempt):
+                        return published
             except OSError as error:
                 if not is_conflict(error):
                     raise
                 last = error
-                self._set_committing(False)
-            else:
-                if new is not None:
-                    return self._published(new, attempt)
-                continue  # columns were added, and fragments came with them: stage those first
-            pause(attempt)
+                pause(attempt)
         raise RetryError(
-            f"Gave up writing to {self.name}: other writers committed first {MOST_ATTEMPTS} times in a row."
-            " Nothing was published. Try again, at a quieter time."
+            f"Gave up writing to {self.name}: commit conflicts with other writers exceeded the retry limit of"
+            f" {self._max_attempts}. Nothing was published. Try again, at a quieter time."
         ) from last
 
-    def abandon(self) -> None:
-        """Leave the table as it was: staged files, and null columns that this run added, are removed.
+    def undo(self) -> bool:
+        """Leave the table as it was; False where it can't be known yet whether the values are in it."""
+        if not self._outcome_known:
+            return False
+        settle(self.dataset, self.ledger, self.name, final=True)
+        return True
 
-        A commit that was interrupted may have been made all the same: its files are then left alone.
-        """
-        if self.committing:
-            return
-        for staged in list(self.ledger.staged.values()):
-            delete_staged(self.dataset, staged.path)
-        if self.added_columns:
-            names = self.annotation.schema.names
-            retried(lambda: latest(self.dataset).drop_columns(names), f"removing columns of {self.name}")
+    def _delete(self, path: str) -> None:
+        delete_staged(self.dataset, path)
+        self.ledger.removed(path)
 
     def _staged_version(self) -> lance.LanceDataset:
         """The newest version, all of it staged: staging takes long, and rows may come meanwhile."""
-        for _ in range(MOST_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             current = latest(self.dataset)
             if not self._stage_missing(current):
                 break
+            self._on_step(Step.STAGED)
         return current
 
     def _stage_missing(self, current: lance.LanceDataset) -> bool:
         """Stage what is new or has changed; whether anything was."""
         fragments = {f.fragment_id: f for f in current.get_fragments()}
-        for fragment_id, staged in list(self.ledger.staged.items()):
-            fits = fragment_id in fragments and _fits(
-                current, fragments[fragment_id], staged, self.annotation
-            )
-            if not fits:
-                delete_staged(current, self.ledger.discard(fragment_id).path)
-        missing = [f for fragment_id, f in fragments.items() if fragment_id not in self.ledger.staged]
+        for fragment_id, staged in list(self.ledger.state.staged.items()):
+            if fragment_id not in fragments or not self._fits(current, fragments[fragment_id], staged):
+                self._delete(staged.path)
+        missing = [f for fragment_id, f in fragments.items() if fragment_id not in self.ledger.state.staged]
         for fragment in missing:
-            self.ledger.add(stage(current, fragment, self.annotation))
+            path = column_file_name(self.annotation)
+            self.ledger.begin(path)
+            self.ledger.add(stage(current, fragment, self.annotation, path))
         return bool(missing)
 
-    def _commit(self, current: lance.LanceDataset) -> lance.LanceDataset | None:
+    def _fits(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
+        return self._is_current(current, fragment, staged) and is_complete(current, staged)
+
+    def _is_current(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
+        return fingerprint(current, fragment, self.annotation) == (staged.physical_rows, staged.files)
+
+    def _staged(self, current: lance.LanceDataset) -> dict[int, Staged]:
+        return {f.fragment_id: self.ledger.state.staged[f.fragment_id] for f in current.get_fragments()}
+
+    def _commit(self, current: lance.LanceDataset, attempt: int) -> Published | None:
         """Columns, then values; None where the columns' commit brought in rows that are not staged yet."""
         ready = self._with_columns(current)
-        fragments = ready.get_fragments()
-        staged = self.ledger.staged
+        self._on_step(Step.COLUMNS_ADDED)
+        staged, fragments = self.ledger.state.staged, ready.get_fragments()
         if not all(
-            f.fragment_id in staged
-            and fingerprint(ready, f, self.annotation)
-            == (staged[f.fragment_id].physical_rows, staged[f.fragment_id].files)
-            for f in fragments
+            f.fragment_id in staged and self._is_current(ready, f, staged[f.fragment_id]) for f in fragments
         ):
             return None
-        schema = self.annotation.schema
-        operation = LanceOperation.DataReplacement(
-            [
-                LanceOperation.DataReplacementGroup(
-                    f.fragment_id, replacement(ready, staged[f.fragment_id], schema)
-                )
-                for f in fragments
-            ]
-        )
-        if not fragments:
-            return ready
-        _check_detached(ready, operation, schema)
-        self._set_committing(True)
-        return lance.LanceDataset.commit(ready, operation, read_version=ready.version)
-
-    def _set_committing(self, committing: bool) -> None:
-        if committing != self.committing:
-            self.ledger.publishing(committing)
-            self.committing = committing
+        self._refuse_overtaking(ready)
+        new = self._replace(ready) if fragments else ready
+        self._on_step(Step.COMMITTED)
+        names = self.annotation.schema.names
+        if missing := [n for n in names if n not in new.schema.names]:
+            raise RetryError(f"While {self.name} was written, another writer dropped {', '.join(missing)}.")
+        mark_columns(new, names, self.annotation.metadata, self.name)
+        self._on_step(Step.MARKED)
+        return self._published(latest(new), attempt)
 
     def _with_columns(self, current: lance.LanceDataset) -> lance.LanceDataset:
-        """A version that has the result columns, with the right types."""
-        wanted = self.annotation.schema
-        held = [n for n in wanted.names if n in current.schema.names]
-        if foreign := foreign_columns(current.schema, held):
+        """A version that has the result columns."""
+        schema = self.annotation.schema
+        if has_result_columns(current.schema, schema):
+            return current
+        self.ledger.adding()
+        return add_result_columns(current, schema, self.annotation.metadata)
+
+    def _replace(self, ready: lance.LanceDataset) -> lance.LanceDataset:
+        """The commit that makes the results visible."""
+        operation = replacement(ready, self._staged(ready), self.annotation.schema)
+        self._outcome_known = False
+        try:
+            new = lance.LanceDataset.commit(ready, operation, read_version=ready.version)
+        except OSError as error:
+            # A request that got no answer may have been carried out; a write to a disk that failed was not.
+            self._outcome_known = is_conflict(error) or local_folder(ready) is not None
+            raise
+        self._outcome_known = True
+        return new
+
+    def _refuse_overtaking(self, current: lance.LanceDataset) -> None:
+        """Raise where somebody else has written the columns since this run's version was pinned.
+
+        Commits of the same columns conflict with each other, so nothing slips in after the last check.
+        """
+        names, pinned = self.annotation.schema.names, self.dataset
+        if foreign := foreign_columns(current.schema, names):
             raise ColumnClashError(
                 f"While {self.name} was read, another writer added {', '.join(foreign)}. Nothing was"
                 " published. Give another --prefix."
             )
-        if held == wanted.names and all(current.schema.field(n).type == wanted.field(n).type for n in held):
-            return current
-        if held:  # an incomplete set: one file can't replace part of what another holds
-            current.drop_columns(held)
-            current = latest(current)
-        marks = {k.encode(): v.encode() for k, v in self.annotation.metadata.items()}
-        current.add_columns(pa.schema([f.with_nullable(True).with_metadata(marks) for f in wanted]))
-        self.added_columns = True
-        return latest(current)
+        own = self.annotation.metadata.get(MARKER.decode())
+        for n in names:
+            run, before = column_run(current.schema, n), column_run(pinned.schema, n)
+            if run is None or run == own:
+                continue
+            files = _column_files(current, n) - _column_files(pinned, n) - self.ledger.state.files
+            if run != before or any(path.startswith(PREFIX) for path in files):
+                raise RetryError(
+                    f"Another spec-store run wrote {n} to {self.name} after this one had read version"
+                    f" {pinned.version}. Nothing was published. Run again, or give another --prefix."
+                )
 
     def _published(self, new: lance.LanceDataset, attempts: int) -> Published:
-        names = tuple(self.annotation.schema.names)
-        updates = {n: dict(self.annotation.metadata) for n in names}
-        if any((new.schema.field(n).metadata or {}).get(MARKER) != _mark(self.annotation) for n in names):
-            retried(
-                lambda: latest(new).update_field_metadata(updates),
-                f"recording the run's parameters in {self.name}",
-            )
-            new = latest(new)
-        _drop_tags(new)
         rows = sum(f.physical_rows for f in new.get_fragments())
+        names = tuple(self.annotation.schema.names)
         return Published(new.version, names, rows, attempts, tuple(self._notes(new)))
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
@@ -208,60 +281,14 @@ class _Run:
             yield f"{rows:,} rows were added while the results were published; their result columns are null."
 
 
-def _mark(annotation: Annotation) -> bytes | None:
-    value = annotation.metadata.get(MARKER.decode())
-    return None if value is None else value.encode()
-
-
-def _fits(
-    current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged, annotation: Annotation
-) -> bool:
-    rows, files = fingerprint(current, fragment, annotation)
-    return (rows, files) == (staged.physical_rows, staged.files) and is_whole(current, staged)
-
-
-def _check_detached(
-    ready: lance.LanceDataset, operation: LanceOperation.DataReplacement, schema: pa.Schema
-) -> None:
-    """Rehearse the commit where no reader looks, since the real one checks next to nothing."""
-    trial = lance.LanceDataset.commit(ready, operation, read_version=ready.version, detached=True)
-    trial.validate()
-    for f in schema:
-        if trial.schema.field(f.name).type != f.type:
-            raise SpecStoreError(f"Column {f.name!r} is {trial.schema.field(f.name).type}, not {f.type}.")
-    read = sum(b.num_rows for b in trial.scanner(columns=[schema.names[0]]).to_batches())
-    if read != ready.count_rows():
-        raise SpecStoreError(
-            f"A rehearsed commit reads {read} rows where the table has {ready.count_rows()}."
-        )
-
-
-@contextlib.contextmanager
-def _tagged(current: lance.LanceDataset, token: str) -> Iterator[None]:
-    """Tag the version before publishing, for the moments in which a kill could leave null columns.
-
-    The tag does not stay: a tag on an old version makes everybody's cleanup fail.
-    """
-    tag = f"{_TAG}{token[:12]}-{current.version}"
-    if tag not in current.tags.list():
-        current.tags.create(tag, current.version)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # another run took it for a dead run's
-            current.tags.delete(tag)
-
-
-def _drop_tags(dataset: lance.LanceDataset) -> None:
-    """Remove tags that killed runs left behind."""
-    for tag in dataset.tags.list():
-        if tag.startswith(_TAG):
-            with contextlib.suppress(OSError, ValueError):  # another run removed its own just now
-                dataset.tags.delete(tag)
+def _column_files(dataset: lance.LanceDataset, column: str) -> set[str]:
+    """Names of the data files that hold a column."""
+    ids = set(field_ids(dataset, [column]))
+    return {d.path for f in dataset.get_fragments() for d in f.metadata.files if ids & set(d.fields)}
 
 
 def drop_annotations(dataset: lance.LanceDataset, columns: Sequence[str], name: str) -> None:
-    """Drop columns that spec-store wrote; raises ColumnClashError for any other."""
+    """Drop columns that spec-store wrote, and whatever killed runs left; ColumnClashError for any other."""
 
     def drop() -> None:
         current = latest(dataset)
@@ -271,12 +298,6 @@ def drop_annotations(dataset: lance.LanceDataset, columns: Sequence[str], name: 
         if held:
             current.drop_columns(held)
 
-    retried(drop, f"removing columns of {name}")
-    _drop_tags(latest(dataset))
-
-
-def _is_full(error: OSError) -> bool:
-    said = str(error).lower()
-    return (
-        "no space left" in said or "os error 28" in said or "file too large" in said or "os error 27" in said
-    )
+    with storage_errors(name):
+        remove_leftovers(dataset, name)
+        retried(drop, f"removing columns of {name}")

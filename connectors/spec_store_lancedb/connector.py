@@ -41,6 +41,7 @@ class LanceDBConnector(Connector):
     ) -> LanceSource:
         """Open a table and pin its latest version, or the one given.
 
+        What a run that was killed had begun to publish in the latest version is finished or undone first.
         A table in a child namespace goes by the name that LanceDB shows for it: ``namespace$table``.
         """
         dataset = open_dataset(uri, table, options)
@@ -51,7 +52,8 @@ class LanceDBConnector(Connector):
                     f"Table {table!r} has no version {version}; it holds {min(known)} to {max(known)}."
                 )
             dataset = dataset.checkout_version(version)
-        return LanceSource.of(dataset, table, Location(uri, self.name, dict(options or {})))
+        source = LanceSource.of(dataset, table, Location(uri, self.name, dict(options or {})))
+        return source if version is not None else source.repaired()
 
     def recognizes(self, data: Any) -> bool:
         """Tables and data sets of lancedb and lance, and connections to databases."""

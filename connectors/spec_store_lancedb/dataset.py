@@ -1,10 +1,11 @@
-"""Scans in bounded memory, the latest version, and commits retried while other writers win."""
+"""Scans in bounded memory, the latest version, where a table lies, and commits retried on conflicts."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import lance
@@ -13,9 +14,9 @@ from lance.commit import CommitConflictError
 from spec_store.errors import RetryError
 from spec_store.stores.filters import parenthesized
 
-__all__ = ["MOST_ATTEMPTS", "is_conflict", "latest", "pause", "retried", "scan"]
+__all__ = ["MAX_ATTEMPTS", "is_conflict", "latest", "local_folder", "pause", "retried", "scan"]
 
-MOST_ATTEMPTS = 20
+MAX_ATTEMPTS = 20
 _IO_BUFFER = 32 << 20
 T = TypeVar("T")
 
@@ -23,6 +24,11 @@ T = TypeVar("T")
 def latest(dataset: lance.LanceDataset) -> lance.LanceDataset:
     """The newest version, with the same access to its storage."""
     return dataset.checkout_version(dataset.latest_version)
+
+
+def local_folder(dataset: lance.LanceDataset) -> Path | None:
+    """The table's folder; None for a table in an object store."""
+    return None if "://" in dataset.uri else Path(dataset.uri)
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -34,13 +40,13 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def pause(attempt: int) -> None:
-    """Wait longer with each attempt, by chance, so that two writers do not keep meeting."""
+    """Exponential backoff with jitter, so that two writers do not keep meeting."""
     time.sleep(min(2.0, 0.02 * 2**attempt) * (0.5 + random.random()))
 
 
 def retried(commit: Callable[[], T], what: str) -> T:
-    """Run a commit again while it loses to other writers. Raises RetryError after 20 attempts."""
-    for attempt in range(MOST_ATTEMPTS):
+    """Run a commit again while it conflicts with other writers'. Raises RetryError after 20 attempts."""
+    for attempt in range(MAX_ATTEMPTS):
         try:
             return commit()
         except OSError as error:
@@ -49,7 +55,8 @@ def retried(commit: Callable[[], T], what: str) -> T:
             last = error
         pause(attempt)
     raise RetryError(
-        f"Gave up {what}: other writers committed first {MOST_ATTEMPTS} times in a row. Try again."
+        f"Gave up {what}: commit conflicts with other writers exceeded the retry limit of {MAX_ATTEMPTS}."
+        " Try again."
     ) from last
 
 

@@ -1,8 +1,9 @@
-"""What a run has staged: kept on disk beside the table, so that a killed run leaves no riddle.
+"""What a run has staged and how far its publishing went, kept beside the table: a kill is recoverable.
 
-A ledger is a file of JSON lines, named by the columns it stages, and locked while its run lives. One whose
-lock can be had belongs to a run that is dead: with the same token its staged files serve the next run, else
-they are removed. Once publishing has begun the files may be part of the table, and are left alone.
+A ledger is a file of JSON lines in the table's folder `_spec_store`, named by the columns it stages and
+locked while its run lives. One whose lock can be had belongs to a run that is dead. An object store has no
+locks: there a ledger is an object that exists only while its run publishes, which takes seconds, and its run
+counts as dead when it is ten minutes old. What that costs if it was alive all the same is a commit conflict.
 """
 
 from __future__ import annotations
@@ -12,16 +13,27 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
+
+import lance
 
 from spec_store.errors import RetryError
 
-__all__ = ["Ledger", "Staged"]
+from .dataset import local_folder
 
-_FOLDER = "_spec_store"
+__all__ = ["FOLDER", "Ledger", "Staged", "dead_ledgers", "open_ledger"]
+
+FOLDER = "_spec_store"
+_SUFFIX = ".jsonl"
+_DEAD_AFTER_SECONDS = 600.0
+_LOCK_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -47,100 +59,262 @@ class Staged:
     size: int
 
 
-class Ledger:
-    """The staged files of one run, on disk for a local table, in memory for an object store.
+@dataclass
+class State:
+    """A run as its ledger tells of it; each line is one change.
 
-    Parameters
+    Attributes
     ----------
-    table_uri
-        The table's folder or URI.
-    columns
-        The result columns; two living runs can't stage the same ones.
-    token
+    token, columns, metadata
         Of the annotation.
+    staged
+        Complete column files, by fragment.
+    files
+        Names of all column files that may exist, complete or not.
+    publishing
+        The version upon which publishing began, until it has ended or was given up; else None.
+    before
+        The run that the columns named then; None where there were no such columns.
+    adding
+        Whether null result columns may have been added.
+    at
+        When publishing began, in seconds by the run's own clock.
     """
 
-    def __init__(self, table_uri: str, columns: Sequence[str], token: str) -> None:
-        self.staged: dict[int, Staged] = {}
-        self.orphans: list[str] = []
-        self._token = token
-        self._columns = columns
-        self._path: Path | None = None
-        self._file: IO[str] | None = None
-        if "://" not in table_uri:
-            name = hashlib.blake2b("\n".join(sorted(columns)).encode(), digest_size=8).hexdigest()
-            self._path = Path(table_uri) / _FOLDER / f"{name}.jsonl"
+    token: str = ""
+    columns: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+    staged: dict[int, Staged] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    publishing: int | None = None
+    before: str | None = None
+    adding: bool = False
+    at: float = 0.0
 
-    def open(self) -> None:
-        """Lock the ledger and take over what a dead run left in it; `close` undoes it at any moment.
+    def apply(self, change: Mapping[str, Any]) -> None:
+        """Take in one line."""
+        match change:
+            case {"token": token, "columns": columns, "metadata": metadata}:
+                self.token, self.columns, self.metadata = token, tuple(columns), dict(metadata)
+            case {"begun": path}:
+                self.files.add(path)
+            case {"staged": entry}:
+                staged = Staged(**{**entry, "files": tuple(entry["files"])})
+                self.staged[staged.fragment_id] = staged
+                self.files.add(staged.path)
+            case {"removed": path}:
+                self.files.discard(path)
+                self.staged = {k: s for k, s in self.staged.items() if s.path != path}
+            case {"publishing": version, "before": before, "at": at}:
+                self.publishing, self.before, self.at = version, before, at
+            case {"adding": adding}:
+                self.adding = adding
+            case {"landed": landed}:
+                self.publishing, self.adding = None, False
+                if landed:
+                    self.staged, self.files = {}, set()
 
-        Raises RetryError where another living run is writing these columns.
-        """
-        if self._path is not None:
-            self._file = _locked(self._path, self._columns)
-            self._adopt(self._file)
 
-    def _adopt(self, file: IO[str]) -> None:
-        """Take over what a dead run left."""
-        lines = [json.loads(line) for line in file if line.endswith("\n")]
-        header, entries = (lines[0], lines[1:]) if lines else ({}, [])
-        published = [e["publishing"] for e in entries if "publishing" in e][-1:] == [True]
-        staged = [Staged(**{**e, "files": tuple(e["files"])}) for e in entries if "path" in e]
-        if not published and header.get("token") == self._token:
-            self.staged = {s.fragment_id: s for s in staged}
-        elif not published:
-            self.orphans = [s.path for s in staged]
-        file.seek(0)
-        file.truncate()
-        self._write({"token": self._token, "pid": os.getpid()})
-        for s in self.staged.values():
-            self._write(asdict(s))
+class Ledger(ABC):
+    """The ledger of one run, written a line at a time. `name` is that of its file, without the suffix."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = State()
+
+    def start(self, token: str, columns: Sequence[str], metadata: Mapping[str, str]) -> None:
+        """Say whose ledger this is."""
+        self._record({"token": token, "columns": list(columns), "metadata": dict(metadata)})
+
+    def begin(self, path: str) -> None:
+        """A column file of this name may exist from now on."""
+        self._record({"begun": path})
 
     def add(self, staged: Staged) -> None:
-        """Record a file that is whole and closed."""
-        self.staged[staged.fragment_id] = staged
-        self._write(asdict(staged))
+        """A column file is complete and closed."""
+        self._record({"staged": asdict(staged)})
 
-    def discard(self, fragment_id: int) -> Staged:
-        """Forget a file that no longer fits; the caller deletes it."""
-        return self.staged.pop(fragment_id)
+    def removed(self, path: str) -> None:
+        """A column file was deleted."""
+        self._record({"removed": path})
 
-    def publishing(self, begun: bool) -> None:
-        """From here on the staged files may be part of the table; or, after a lost commit, are not."""
-        self._write({"publishing": begun})
+    def publish(self, version: int, before: str | None) -> None:
+        """Publishing begins upon a version in which the columns name the run `before`."""
+        self._record({"publishing": version, "before": before, "at": time.time()})
 
-    def close(self) -> None:
-        """End the run: nothing staged is left to be found."""
-        if self._file is None or self._path is None:
-            return
-        self._path.unlink(missing_ok=True)
-        self._file.close()
+    def adding(self) -> None:
+        """Null columns may be in the table from now on."""
+        self._record({"adding": True})
+
+    def settled(self, *, landed: bool) -> None:
+        """Publishing has ended; where it has `landed`, the column files are part of the table."""
+        self._record({"landed": landed})
+
+    def _record(self, change: dict[str, Any]) -> None:
+        line = json.dumps(change)
+        self.state.apply(json.loads(line))
+        self._append(line + "\n")
+
+    def _read(self, content: str) -> None:
+        """Take over what a dead run left."""
+        for line in content.splitlines():
+            self.state.apply(json.loads(line))
+
+    @abstractmethod
+    def _append(self, line: str) -> None: ...
+
+    @abstractmethod
+    def close(self, *, remove: bool) -> None:
+        """Give up the lock; `remove` where nothing is left for another run to take over or to clean up."""
+
+
+class _LocalLedger(Ledger):
+    """A locked file."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        super().__init__(path.stem)
+        self._path = path
+        self._fd = fd
+        content = path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]  # a kill may have torn the last line
+        os.ftruncate(fd, len(complete))
+        self._read(complete.decode())
+
+    def _append(self, line: str) -> None:
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        data = line.encode()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, end)
+            raise
+
+    def close(self, *, remove: bool) -> None:
+        if remove:
+            self._path.unlink(missing_ok=True)
+        os.close(self._fd)
         with contextlib.suppress(OSError):  # another run's ledger is there too
             self._path.parent.rmdir()
 
-    def _write(self, entry: dict[str, object]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+
+class _RemoteLedger(Ledger):
+    """An object that is there while its run publishes, and replaced at each change."""
+
+    def __init__(self, dataset: lance.LanceDataset, name: str) -> None:
+        super().__init__(name)
+        self._session = dataset.new_file_session()
+        self._lines = ""
+        self._stored = False
+
+    @classmethod
+    def load(cls, dataset: lance.LanceDataset, name: str) -> Ledger:
+        ledger = cls(dataset, name)
+        with tempfile.TemporaryDirectory() as folder:
+            ledger._session.download_file(f"{FOLDER}/{name}{_SUFFIX}", f"{folder}/ledger")
+            ledger._lines = Path(folder, "ledger").read_text()
+        ledger._stored = True
+        ledger._read(ledger._lines)
+        return ledger
+
+    def _append(self, line: str) -> None:
+        self._lines += line
+        if self.state.publishing is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "ledger").write_text(self._lines)
+                self._session.upload_file(f"{folder}/ledger", f"{FOLDER}/{self.name}{_SUFFIX}")
+            self._stored = True
+        else:
+            self._delete()
+
+    def _delete(self) -> None:
+        if self._stored:
+            self._session.delete_file(f"{FOLDER}/{self.name}{_SUFFIX}")
+            self._stored = False
+
+    def close(self, *, remove: bool) -> None:
+        if remove:
+            self._delete()
 
 
-def _locked(path: Path, columns: Sequence[str]) -> IO[str]:
-    while True:
+def open_ledger(dataset: lance.LanceDataset, columns: Sequence[str]) -> Ledger:
+    """The ledger of these columns, locked, with what a dead run left in it.
+
+    Raises RetryError where another living run is writing these columns.
+    """
+    name = hashlib.blake2b("\n".join(sorted(columns)).encode(), digest_size=8).hexdigest()
+    folder = local_folder(dataset)
+    if folder is None:
+        return _RemoteLedger(dataset, f"{name}-{uuid.uuid4().hex[:8]}")
+    path = folder / FOLDER / f"{name}{_SUFFIX}"
+    for _ in range(_LOCK_ATTEMPTS):  # another command may be looking for what dead runs left
         path.parent.mkdir(exist_ok=True)
-        try:
-            file = path.open("a+")
-        except FileNotFoundError:  # the folder was removed by a run that ended just now
+        if ledger := _locked(path, create=True):
+            return ledger
+        time.sleep(0.05)
+    raise RetryError(
+        f"Another spec-store run is writing {', '.join(columns)}. Wait for it to end, or give another"
+        " --prefix."
+    )
+
+
+def dead_ledgers(dataset: lance.LanceDataset, *, publishing: bool = False) -> Iterator[Ledger]:
+    """Locked ledgers of runs that were killed; the caller closes each.
+
+    Parameters
+    ----------
+    publishing
+        Only those whose run was killed after it had begun to change the table.
+    """
+    folder = local_folder(dataset)
+    if folder is None:
+        yield from _dead_remotely(dataset)
+        return
+    for path in sorted((folder / FOLDER).glob(f"*{_SUFFIX}")):
+        if publishing and not _has_begun_publishing(path):
+            continue  # only looked at: a run that starts now must find the lock free
+        if ledger := _locked(path, create=False):
+            yield ledger
+
+
+def _dead_remotely(dataset: lance.LanceDataset) -> Iterator[Ledger]:
+    session = dataset.new_file_session()
+    for name in session.list(FOLDER):
+        if not name.endswith(_SUFFIX):
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise RetryError(
-                f"Another spec-store run is writing {', '.join(columns)}. Wait for it to end, or give another"
-                " --prefix."
-            ) from error
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.seek(0)
-            return file
-        file.close()  # its run ended between opening and locking, and removed it
+            ledger = _RemoteLedger.load(dataset, Path(name).stem)
+        except OSError:
+            if session.contains(name):
+                raise
+            continue  # its run ended just now
+        if time.time() - ledger.state.at > _DEAD_AFTER_SECONDS:
+            yield ledger
+
+
+def _has_begun_publishing(path: Path) -> bool:
+    try:
+        content = path.read_text()
+    except FileNotFoundError:  # its run ended just now
+        return False
+    return '"publishing": ' in content
+
+
+def _locked(path: Path, *, create: bool) -> Ledger | None:
+    """The ledger at a path; None where its run lives, or has just ended."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0), 0o666)
+    except FileNotFoundError:  # removed by a run that ended just now, maybe with its folder
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+            return _LocalLedger(path, fd)
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None

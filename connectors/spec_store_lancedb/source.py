@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import lance
 import numpy as np
@@ -26,9 +25,11 @@ from spec_store.errors import (
 )
 from spec_store.stores.filters import parenthesized
 
-from .annotate import annotate, drop_annotations, foreign_columns
+from .annotate import annotate, drop_annotations
+from .columns import foreign_columns
 from .database import folder_of
-from .dataset import latest, retried, scan
+from .dataset import latest, local_folder, retried, scan
+from .recovery import repair
 
 __all__ = ["LanceSource"]
 
@@ -52,7 +53,14 @@ class LanceSource(Source):
 
     key = _KEY
 
-    def __init__(self, dataset: lance.LanceDataset, location: Location | None, table: str | None) -> None:
+    def __init__(
+        self,
+        dataset: lance.LanceDataset,
+        location: Location | None,
+        table: str | None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._notes = tuple(notes)
         self.location = location
         self.uri: str = dataset.uri if location is None else location.uri
         self.table = table
@@ -91,6 +99,16 @@ class LanceSource(Source):
         if location is None and table is not None:
             location = Location(parent, "lancedb", options)
         return cls(dataset, location, table)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done about results that a killed run had half published."""
+        return self._notes
+
+    def repaired(self) -> LanceSource:
+        """The newest version, once what killed runs began to publish is finished or undone; else this one."""
+        notes = repair(self._dataset, self.describe())
+        return LanceSource(latest(self._dataset), self.location, self.table, notes) if notes else self
 
     def count(self, where: str | None = None) -> int:
         """Rows in this version, or those that match."""
@@ -159,8 +177,8 @@ class LanceSource(Source):
                 f"{sentence(self.describe())} already has {', '.join(foreign)}, which spec-store did not"
                 f" write. {_OTHER_NAME}"
             )
-        if "://" not in self._dataset.uri:
-            data = Path(self._dataset.uri) / "data"  # a table that never had a row has none
+        if (folder := local_folder(self._dataset)) is not None:
+            data = folder / "data"  # a table that never had a row has none
             try:
                 with tempfile.TemporaryFile(dir=data if data.exists() else data.parent):
                     pass

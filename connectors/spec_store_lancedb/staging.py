@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
+from lance import LanceOperation
 from lance.fragment import DataFile
 from numpy.typing import NDArray
 
@@ -17,10 +17,22 @@ from spec_store.connector import Annotation
 from spec_store.errors import SpecStoreError
 from spec_store.stores.streaming import ordered_map
 
-from .dataset import scan
+from .dataset import local_folder, scan
 from .ledger import Staged
 
-__all__ = ["delete_staged", "field_ids", "fingerprint", "is_whole", "replacement", "stage"]
+__all__ = [
+    "PREFIX",
+    "column_file_name",
+    "delete_staged",
+    "field_ids",
+    "fingerprint",
+    "is_complete",
+    "replacement",
+    "stage",
+]
+
+PREFIX = "spec-"
+"""Names of column files begin so."""
 
 
 def fingerprint(
@@ -40,24 +52,26 @@ def fingerprint(
     return fragment.physical_rows, tuple(files)
 
 
-def stage(dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation) -> Staged:
+def column_file_name(annotation: Annotation) -> str:
+    """A new name for a column file in the table's data folder."""
+    return f"{PREFIX}{annotation.token[:12]}-{uuid.uuid4().hex}.lance"
+
+
+def stage(
+    dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation, path: str
+) -> Staged:
     """Compute the result columns of one fragment into a new data file; memory is a few batches.
 
-    Deleted rows, and rows outside the filter, are null. The file is deleted if anything fails.
+    Deleted rows, and rows outside the filter, are null. If anything fails the caller deletes the file.
     """
     physical_rows, files = fingerprint(dataset, fragment, annotation)
-    path = f"spec-{annotation.token[:12]}-{uuid.uuid4().hex}.lance"
     session = dataset.new_file_session()
-    try:
-        version = dataset.data_storage_version
-        schema = _fast_to_write(annotation.schema)
-        with session.open_writer(f"data/{path}", schema=schema, version=version) as writer:
-            for batch in _dense(_computed(dataset, fragment, annotation), physical_rows, annotation):
-                writer.write_batch(pa.RecordBatch.from_arrays(_cast(batch, schema), schema=schema))
-    except BaseException:
-        delete_staged(dataset, path)
-        raise
-    size = Path(dataset.uri, "data", path).stat().st_size if "://" not in dataset.uri else 0
+    schema = _fast_to_write(annotation.schema)
+    with session.open_writer(f"data/{path}", schema=schema, version=dataset.data_storage_version) as writer:
+        for batch in _dense(_computed(dataset, fragment, annotation), physical_rows, annotation):
+            writer.write_batch(pa.RecordBatch.from_arrays(_cast(batch, schema), schema=schema))
+    folder = local_folder(dataset)
+    size = 0 if folder is None else (folder / "data" / path).stat().st_size
     return Staged(fragment.fragment_id, physical_rows, files, path, size)
 
 
@@ -127,7 +141,7 @@ def _dense(
 def _spread(
     result: pa.RecordBatch, offsets: NDArray[np.int64], n: int, annotation: Annotation
 ) -> Iterator[pa.RecordBatch]:
-    """`n` rows with the computed ones at `offsets`; a wide gap is not held in memory whole."""
+    """`n` rows with the computed ones at `offsets`; a wide gap is not held in memory at once."""
     for start in range(0, n, annotation.batch_rows):
         stop = min(start + annotation.batch_rows, n)
         lo, hi = np.searchsorted(offsets, [start, stop])
@@ -145,7 +159,7 @@ def _nulls(annotation: Annotation, n: int) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(arrays, schema=annotation.schema)
 
 
-def is_whole(dataset: lance.LanceDataset, staged: Staged) -> bool:
+def is_complete(dataset: lance.LanceDataset, staged: Staged) -> bool:
     """Whether a staged file is still there, with all its rows: a cleanup by others may have removed it."""
     session = dataset.new_file_session()
     name = f"data/{staged.path}"
@@ -161,12 +175,25 @@ def delete_staged(dataset: lance.LanceDataset, path: str) -> None:
         session.delete_file(f"data/{path}")
 
 
-def replacement(dataset: lance.LanceDataset, staged: Staged, schema: pa.Schema) -> DataFile:
-    """The manifest's entry for a staged file, by the field ids that the columns have in `dataset`."""
+def replacement(
+    dataset: lance.LanceDataset, staged: Mapping[int, Staged], schema: pa.Schema, base_id: int | None = None
+) -> LanceOperation.DataReplacement:
+    """The commit that puts staged files in place, by the field ids that the columns have in `dataset`.
+
+    Parameters
+    ----------
+    base_id
+        Of the folder that holds the files, where it is not the data set's own.
+    """
     fields, columns = _layout(dataset, schema)
-    metadata = dataset.new_file_session().open_reader(f"data/{staged.path}").metadata()
-    return DataFile(
-        staged.path, fields, columns, metadata.major_version, metadata.minor_version, staged.size or None
+    major, minor = map(int, dataset.data_storage_version.split("."))
+    return LanceOperation.DataReplacement(
+        [
+            LanceOperation.DataReplacementGroup(
+                fragment_id, DataFile(s.path, fields, columns, major, minor, s.size or None, base_id)
+            )
+            for fragment_id, s in staged.items()
+        ]
     )
 
 

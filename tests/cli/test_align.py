@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from command import interrupted_while_staging, run
-from lance_tables import leftovers
+from lance_tables import NOTHING, leftovers
 
 SMALL = ["--dim", "60", "--sample-rows", "1500"]
 PAIR = ["--table", "images", "--source", "clip", "--target", "dino", "--key", "id"]
@@ -184,4 +184,4 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     assert "must then say vector_column_name='clip'" in said  # warned of before it is written
     assert "Interrupted. Nothing unfinished was left in the table." in said
     assert lance.dataset(f"{db}/images.lance").version == before
-    assert leftovers(db) == (set(), [], [])
+    assert leftovers(db) == NOTHING

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from command import interrupted_while_staging, run
-from lance_tables import leftovers
+from lance_tables import NOTHING, leftovers
 from spec_store.cli import main
 
 SMALL = ["--dim", "60", "--sample-rows", "1500"]
@@ -180,7 +180,7 @@ def test_ctrl_c_leaves_the_table_untouched_and_exits_with_130(db):
     assert code == 130
     assert "Interrupted. Nothing unfinished was left in the table." in said
     assert lance.dataset(f"{db}/images.lance").version == before
-    assert leftovers(db) == (set(), [], [])
+    assert leftovers(db) == NOTHING
 
 
 def test_the_demo_makes_a_table_and_the_three_commands_make_sense_of_it(tmp_path):

@@ -9,7 +9,9 @@ import pytest
 from lancedb.index import BTree
 
 from lance_tables import (
+    NOTHING,
     SCHEMA,
+    annotate_observed,
     annotation,
     assert_annotated,
     contents,
@@ -20,9 +22,8 @@ from lance_tables import (
     rows,
 )
 from planted import vectors
-from spec_store.errors import ColumnClashError, InputError, RetryError
-
-NOTHING = (set(), [], [])
+from spec_store.errors import ColumnClashError, RetryError
+from spec_store_lancedb.annotate import Step
 
 
 @pytest.fixture
@@ -59,6 +60,39 @@ def test_every_file_version_and_stable_row_ids(tmp_path, storage, stable):
     open_source(tmp_path).annotate(annotation())
     assert_annotated(tmp_path, ids=[*range(40), *range(121, 160)])
     assert lancedb.connect(tmp_path).open_table("images").count_rows("r_number IS NULL") == 0
+
+
+@pytest.mark.parametrize("storage", ["2.0", "2.1", "2.2"])
+def test_a_table_with_v1_manifest_paths_is_annotated_again_and_undone(tmp_path, storage):
+    path = tmp_path / "images.lance"
+    v1 = {"enable_v2_manifest_paths": False, "data_storage_version": storage}
+    lance.write_dataset(rows(100), path, **v1)
+    lance.write_dataset(rows(60, 100), path, mode="append")
+    lance.dataset(path).delete("id BETWEEN 40 AND 120")
+    for run in ("run-1", "run-2"):
+        open_source(tmp_path).annotate(annotation(token=run * 4, run=run))
+        assert_annotated(tmp_path, ids=[*range(40), *range(121, 160)])
+        assert leftovers(tmp_path) == NOTHING
+    assert (path / "_versions" / "3.manifest").exists()
+    open_source(tmp_path).undo(SCHEMA.names)
+    assert lance.dataset(path).schema.names == ["id", "clip", "dino", "payload"]
+
+
+def test_a_shallow_clone_is_annotated_beside_its_original(folder):
+    clone = folder / "clone.lance"
+    original = lance.dataset(folder / "images.lance")
+    original.shallow_clone(str(clone), original.version)
+    before = data_files(folder), original.version
+    lancedb.connect(folder).open_table("clone").add(rows(10, 400))
+    open_source(folder, "clone").annotate(annotation())
+    assert_annotated(folder, "clone", ids=[*IDS, *range(400, 410)])
+    assert (data_files(folder), lance.dataset(folder / "images.lance").version) == before
+
+
+def test_a_database_by_its_relative_path_is_annotated(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    open_source(folder.name).annotate(annotation())
+    assert_annotated(folder, ids=IDS)
 
 
 def test_rows_outside_the_filter_are_null(folder):
@@ -143,6 +177,18 @@ def touch(folder):
     lancedb.connect(folder).open_table("images").update(where="id = 1", values={"payload": "payload 1"})
 
 
+def once(moment, act):
+    """An observer that acts when a step is reached first."""
+    reached = []
+
+    def on_step(step):
+        if step is moment and not reached:
+            reached.append(step)
+            act()
+
+    return on_step
+
+
 OTHER_WRITERS = {
     "append": (lambda t: t.add(rows(40, 400)), [*IDS, *range(400, 440)]),
     "delete": (lambda t: t.delete("id < 17"), [i for i in IDS if i >= 17]),
@@ -171,42 +217,26 @@ def test_another_writer_in_the_midst_loses_nothing_and_every_row_is_annotated(fo
 
 
 @pytest.mark.parametrize("other", OTHER_WRITERS)
-def test_another_writer_between_the_rehearsal_and_the_commit(folder, other, monkeypatch):
-    """The narrowest moment: the manifest has been read, the commit not made."""
+@pytest.mark.parametrize("moment", [Step.DRY_RUN, Step.COLUMNS_ADDED])
+def test_another_writer_between_the_dry_run_and_the_commit(folder, other, moment):
     act, ids = OTHER_WRITERS[other]
-    from spec_store_lancedb import annotate as module
-
-    rehearse = module._check_detached
-    calls = []
-
-    def interfere(*args):
-        rehearse(*args)
-        calls.append(1)
-        if len(calls) == 1:
-            act(lancedb.connect(folder).open_table("images"))
-
-    monkeypatch.setattr(module, "_check_detached", interfere)
-    published = open_source(folder).annotate(annotation())
-    late = set(range(400, 440)) if other == "append" else set()
+    published = annotate_observed(
+        folder, once(moment, lambda: act(lancedb.connect(folder).open_table("images")))
+    )
+    late = set(range(400, 440)) if other == "append" and moment is Step.COLUMNS_ADDED else set()
     assert_annotated(folder, ids=ids, null=late)
     if late:
         assert "40 rows were added while the results were published" in published.notes[0]
     assert leftovers(folder) == NOTHING
 
 
-def test_other_writers_that_never_stop_end_in_an_error_and_an_untouched_table(folder, monkeypatch):
-    from spec_store_lancedb import annotate as module
+def test_other_writers_that_never_stop_end_in_an_error_and_an_untouched_table(folder):
+    def interfere(step):
+        if step is Step.COLUMNS_ADDED:
+            touch(folder)
 
-    rehearse = module._check_detached
-
-    def interfere(*args):
-        rehearse(*args)
-        touch(folder)
-
-    monkeypatch.setattr(module, "_check_detached", interfere)
-    monkeypatch.setattr(module, "MOST_ATTEMPTS", 3)
-    with pytest.raises(RetryError, match=r"other writers committed first 3 times.*Nothing was published"):
-        open_source(folder).annotate(annotation())
+    with pytest.raises(RetryError, match=r"exceeded the retry limit of 3\. Nothing was published"):
+        annotate_observed(folder, interfere, max_attempts=3)
     assert lance.dataset(folder / "images.lance").schema.names == ["id", "clip", "dino", "payload"]
     assert leftovers(folder) == NOTHING
 
@@ -239,32 +269,13 @@ def test_two_runs_on_the_same_columns_do_not_mix(folder):
     assert_annotated(folder, ids=IDS)
 
 
-def test_a_cleanup_that_removes_staged_files_makes_them_staged_again(folder, monkeypatch):
-    from spec_store_lancedb import annotate as module
+def test_a_cleanup_that_removes_staged_files_makes_them_staged_again(folder):
+    def clean():
+        for path in leftovers(folder)[0]:
+            (folder / "images.lance" / "data" / path).unlink()
+        touch(folder)
 
-    fits = module._fits
-    removed = []
-
-    def clean(current, fragment, staged, a):
-        if not removed:
-            removed.append((folder / "images.lance" / "data" / staged.path).unlink())
-        return fits(current, fragment, staged, a)
-
-    monkeypatch.setattr(module, "_fits", clean)
-    rehearse = module._check_detached
-    calls = []
-
-    def conflict_once(*args):
-        rehearse(*args)
-        calls.append(1)
-        if len(calls) == 1:
-            lancedb.connect(folder).open_table("images").update(
-                where="id = 1", values={"payload": "payload 1"}
-            )
-
-    monkeypatch.setattr(module, "_check_detached", conflict_once)
-    open_source(folder).annotate(annotation())
-    assert removed
+    annotate_observed(folder, once(Step.DRY_RUN, clean))
     assert_annotated(folder, ids=IDS)
 
 
@@ -283,6 +294,7 @@ def test_a_bitmap_index_covers_all_fragments_again_after_a_re_run(folder):
     source = open_source(folder)
     source.annotate(annotation())
     for token in ("e" * 24, "f" * 24):
+        source = source.latest()
         source.create_index("r_number")
         dataset = lance.dataset(folder / "images.lance")
         (index,) = [i for i in dataset.describe_indices() if "r_number" in i.name]
@@ -292,14 +304,13 @@ def test_a_bitmap_index_covers_all_fragments_again_after_a_re_run(folder):
 
 
 def test_a_result_column_of_another_type_is_replaced(folder):
-    source = open_source(folder)
-    source.annotate(annotation())
+    open_source(folder).annotate(annotation())
     schema = pa.schema([("r_number", pa.string())])
 
     def names(batch):
         return pa.record_batch([pa.array(["x"] * len(batch))], schema=schema)
 
-    source.annotate(annotation(names, schema=schema, token="9" * 24))
+    open_source(folder).annotate(annotation(names, schema=schema, token="9" * 24))
     assert {r["r_number"] for r in contents(folder).values()} == {"x"}
 
 
@@ -311,7 +322,17 @@ def test_an_annotation_of_the_wrong_length_is_refused(folder):
         open_source(folder).annotate(annotation(short))
 
 
-def test_a_legacy_file_format_is_refused(tmp_path):
-    lance.write_dataset(rows(5).select(["id"]), tmp_path / "images.lance", data_storage_version="legacy")
-    with pytest.raises(InputError, match="legacy file format"):
-        open_source(tmp_path).check_annotation(SCHEMA)
+def test_results_that_another_run_wrote_since_the_version_was_pinned_are_not_replaced(folder):
+    stale = open_source(folder)
+    open_source(folder).annotate(annotation(run="run-1"))
+    with pytest.raises(RetryError, match=r"Another spec-store run wrote r_number .* after this one had read"):
+        stale.annotate(annotation(token="c" * 24, run="run-2"))
+    assert_annotated(folder, ids=IDS)
+    assert leftovers(folder) == NOTHING
+
+
+def test_a_run_may_write_its_results_twice(folder):
+    source = open_source(folder)
+    source.annotate(annotation())
+    source.annotate(annotation())
+    assert_annotated(folder, ids=IDS)

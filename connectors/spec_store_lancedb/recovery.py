@@ -1,0 +1,155 @@
+"""What killed runs left in a table: finished, undone or removed by the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+
+import lance
+
+from spec_store.errors import RetryError
+
+from .columns import MARKER, column_run
+from .dataset import latest, local_folder, retried
+from .dry_run import remove_dry_run
+from .ledger import Ledger, State, dead_ledgers
+from .staging import delete_staged
+
+__all__ = ["mark_columns", "remove_leftovers", "repair", "settle"]
+
+_LATER_VERSIONS = 100
+
+
+def repair(dataset: lance.LanceDataset, name: str) -> list[str]:
+    """Finish or undo what runs began to publish and were killed in; a living run is not disturbed.
+
+    What such runs have staged stays: with the same token it serves the next run. A table that can't be
+    written stays as it is, and can be read.
+
+    Returns
+    -------
+    For each such run a sentence that says what was done, or why nothing was.
+    """
+    messages = []
+    try:
+        for ledger in dead_ledgers(dataset, publishing=True):
+            try:
+                messages += settle(dataset, ledger, name)
+            except BaseException:
+                ledger.close(remove=False)
+                raise
+            ledger.close(remove=not ledger.state.files)
+    except (OSError, RuntimeError, RetryError) as error:
+        messages.append(f"What a killed run left in {name} can't be removed or completed now: {error}")
+    return messages
+
+
+def remove_leftovers(dataset: lance.LanceDataset, name: str) -> None:
+    """Delete everything that killed runs left: what they began to publish, column files, ledgers.
+
+    Staged objects of an object store are left to Lance's own cleanup, which removes what nothing has referred
+    to for seven days: nothing else tells a dead run's from a living one's.
+    """
+    for ledger in dead_ledgers(dataset):
+        try:
+            settle(dataset, ledger, name, final=local_folder(dataset) is not None)
+        except BaseException:
+            ledger.close(remove=False)
+            raise
+        ledger.close(remove=True)
+
+
+def settle(dataset: lance.LanceDataset, ledger: Ledger, name: str, *, final: bool = False) -> list[str]:
+    """Bring the table to a state that its columns' metadata tell of: all of a run's results, or none.
+
+    Parameters
+    ----------
+    final
+        The ledger is removed afterwards: column files that have not become part of the table are deleted, and
+        nothing is recorded, for which a full disk may have no room.
+
+    Returns
+    -------
+    What was done about a run that had begun to publish; nothing for any other.
+    """
+    state = ledger.state
+    outcome, current = _Outcome.NOTHING, dataset
+    if state.publishing is not None:
+        remove_dry_run(dataset, ledger)
+        current = latest(dataset)
+        outcome = _outcome(current, state)
+    if outcome is _Outcome.LANDED:
+        present = [n for n in state.columns if n in current.schema.names]
+        mark_columns(current, present, state.metadata, name)
+        if not final:
+            ledger.settled(landed=True)
+        return [f"The results of a run that was killed while it published them are complete in {name}."]
+    if final:  # before all else: on a full disk this makes the room that the rest needs
+        for path in state.files:
+            delete_staged(dataset, path)
+    if state.publishing is None:
+        return []
+    message = f"A run was killed before it published {', '.join(state.columns)} in {name}."
+    if outcome in (_Outcome.NULL_COLUMNS, _Outcome.UNKNOWN):
+        run = _run(state) if outcome is _Outcome.NULL_COLUMNS else state.before
+        gone = [n for n in state.columns if column_run(current.schema, n) == run]
+        retried(lambda: latest(dataset).drop_columns(gone), f"removing columns of {name}")
+        message = f"A run was killed while it published {', '.join(gone)} in {name}: they were removed."
+    if not final:
+        ledger.settled(landed=False)
+    return [message]
+
+
+class _Outcome(Enum):
+    """How far a run got that ended without telling."""
+
+    NOTHING = "the columns are as they were before, or another run's by now"
+    NULL_COLUMNS = "its columns are there, and hold nothing"
+    LANDED = "its values are in the table"
+    UNKNOWN = "its values may be in columns that name an earlier run: no trace is left that could tell"
+
+
+def _outcome(current: lance.LanceDataset, state: State) -> _Outcome:
+    assert state.publishing is not None
+    present = [n for n in state.columns if n in current.schema.names]
+    named = {column_run(current.schema, n) for n in present}
+    if not named or named - {_run(state), state.before}:
+        return _Outcome.NOTHING
+    if state.adding:
+        ours = [n for n in present if column_run(current.schema, n) == _run(state)]
+        if not ours:
+            return _Outcome.NOTHING
+        return _Outcome.LANDED if any(_has_values(current, n) for n in ours) else _Outcome.NULL_COLUMNS
+    kept = {v["version"] for v in current.versions()}
+    later = range(state.publishing + 1, min(current.version, state.publishing + _LATER_VERSIONS) + 1)
+    for version in (v for v in later if v in kept):
+        fragments = current.checkout_version(version).get_fragments()
+        if any(d.path in state.files for f in fragments for d in f.metadata.files):
+            return _Outcome.LANDED
+    session = current.new_file_session()
+    # A staged file that is still there, and that no version refers to, never was part of the table.
+    if kept.issuperset(later) or all(session.contains(f"data/{path}") for path in state.files):
+        return _Outcome.NOTHING
+    return _Outcome.UNKNOWN
+
+
+def _run(state: State) -> str | None:
+    return state.metadata.get(MARKER.decode())
+
+
+def _has_values(dataset: lance.LanceDataset, column: str) -> bool:
+    batches = dataset.scanner(columns=[column], batch_size=8192).to_batches()
+    return any(batch.column(0).null_count < len(batch) for batch in batches)
+
+
+def mark_columns(
+    dataset: lance.LanceDataset, columns: Sequence[str], metadata: Mapping[str, str], name: str
+) -> None:
+    """Write a run's parameters to the metadata of its columns, where they are another run's."""
+    run = metadata.get(MARKER.decode())
+    if any(column_run(dataset.schema, n) != run for n in columns):
+        marks = {n: dict(metadata) for n in columns}
+        retried(
+            lambda: latest(dataset).update_field_metadata(marks),
+            f"recording the run's parameters in {name}",
+        )

@@ -1,0 +1,62 @@
+"""An S3-like server on this machine, and LanceDB tables in it."""
+
+import contextlib
+import logging
+
+import boto3
+import lance
+from moto.server import ThreadedMotoServer
+
+from lance_tables import rows
+from spec_store.plugins import get_connector
+
+BUCKET = "bucket"
+
+
+class S3:
+    """A server with one bucket."""
+
+    def __init__(self):
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        endpoint = f"http://{host}:{port}"
+        self.client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+        self.client.create_bucket(Bucket=BUCKET)
+        self.options = {**keys, "aws_region": "us-east-1", "aws_endpoint": endpoint, "allow_http": "true"}
+
+    def stop(self):
+        self._server.stop()
+
+    def make_table(self, name, *parts):
+        """A database of that name with the table `images`; its URI."""
+        uri = f"s3://{BUCKET}/{name}"
+        for i, part in enumerate(parts or (rows(60), rows(40, 60))):
+            mode = "append" if i else "create"
+            lance.write_dataset(part, f"{uri}/images.lance", mode=mode, storage_options=self.options)
+        return uri
+
+    def open(self, uri):
+        return get_connector("lancedb").open(uri, table="images", options=self.options)
+
+    def dataset(self, uri):
+        return lance.dataset(f"{uri}/images.lance", storage_options=self.options)
+
+    def objects(self, uri):
+        """Names of the table's objects."""
+        prefix = uri.removeprefix(f"s3://{BUCKET}/")
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        names = [o["Key"] for page in pages for o in page.get("Contents", [])]
+        assert all(n.startswith(("db-",)) for n in names), names
+        return {n.removeprefix(f"{prefix}/images.lance/") for n in names if n.startswith(f"{prefix}/")}
+
+
+@contextlib.contextmanager
+def running():
+    server = S3()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,44 @@
+"""Run as a process: one annotation per table named, each of which stops at the step that its name ends in.
+
+Says "stopped" once all have; then the process can be killed, and all die at once.
+"""
+
+import sys
+import threading
+import time
+
+import pyarrow as pa
+
+from lance_tables import SCHEMA, annotate_observed, annotation
+from spec_store_lancedb.annotate import Step
+
+
+def second(batch):
+    n = len(batch)
+    lists = pa.array([[2.0]] * n, pa.list_(pa.float32()))
+    return pa.record_batch([pa.array([2] * n, pa.int32()), lists, ["second"] * n], schema=SCHEMA)
+
+
+def main(folder, *names):
+    stopped = threading.Barrier(len(names) + 1)
+
+    def run(name):
+        kind, step = name.split("-")
+
+        def on_step(reached):
+            if reached is Step[step]:
+                stopped.wait()
+                time.sleep(1000)
+
+        again = annotation(second, token="b" * 24, run="run-2") if kind == "again" else annotation()
+        annotate_observed(folder, on_step, again, name=name)
+
+    for name in names:
+        threading.Thread(target=run, args=(name,), daemon=True).start()
+    stopped.wait()
+    print("stopped", flush=True)
+    time.sleep(1000)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
