@@ -17,9 +17,9 @@ from synthetic import table_at
 from threadpoolctl import threadpool_limits
 
 from spec_store.connector import Annotation
-from spec_store.stores.streaming import ordered_map
+from spec_store.stores.streaming import ordered_map, usable_cores
 from spec_store.workflows.compare import compare
-from spec_store.workflows.passes import accumulate, workers
+from spec_store.workflows.passes import accumulate
 
 WIDTHS = {"clip": 512, "dino": 768}
 BATCH = 4096
@@ -41,7 +41,7 @@ def bare_blas(n_rows: int, widths: tuple[int, int]) -> Callable[[], None]:
 
     def in_threads(n: int) -> None:
         with threadpool_limits(1, user_api="blas"):
-            for _ in ordered_map(products, range(n), workers=workers()):
+            for _ in ordered_map(products, range(n), workers=usable_cores()):
                 pass
 
     def in_blas(n: int) -> None:
@@ -83,7 +83,14 @@ def measure(kernel: str, widths: tuple[int, int], table: str, args: argparse.Nam
     )
 
     def pass_1() -> None:
-        accumulate(run.source, run.scorer.maps, where=None, batch_rows=BATCH, progress=lambda rows: None)
+        accumulate(
+            run.source,
+            run.scorer.maps,
+            where=None,
+            batch_rows=BATCH,
+            threads=None,
+            progress=lambda rows: None,
+        )
 
     def pass_2() -> None:
         with threadpool_limits(1, user_api="blas"):

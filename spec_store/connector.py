@@ -109,6 +109,8 @@ class Annotation:
         Written to every result column's field metadata; marks the column as spec-store's own.
     batch_rows
         The largest batch handed to `compute`.
+    workers
+        Threads in which `compute` is to be called.
 
     An annotation pickles where `compute` and `progress` do.
     """
@@ -120,6 +122,7 @@ class Annotation:
     metadata: Mapping[str, str]
     where: str | None = None
     batch_rows: int = 8192
+    workers: int = 2
     progress: Callable[[int], None] = field(default=_no_progress, compare=False)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-__all__ = ["canonical_keys", "hash_keys", "key_family", "same_keys", "smallest_hashes"]
+__all__ = ["canonical_keys", "hash_keys", "key_family", "repeated_keys", "same_keys", "smallest_hashes"]
 
 
 def key_family(kind: pa.DataType) -> str:
@@ -121,3 +121,16 @@ def smallest_hashes(
         keep = keep[np.argsort(hashes[keep], kind="stable")]
         best_hash, best_position, best_keys = hashes[keep], positions[keep], merged.take(pa.array(keep))
     return (pa.nulls(0) if best_keys is None else best_keys), best_position
+
+
+def repeated_keys(keys: Iterable[pa.Array]) -> int:
+    """How many of these keys have come before; the first of each is not counted.
+
+    Memory: 16 bytes per key.
+    """
+    parts = [hash_keys(part) for part in keys]
+    if not parts:
+        return 0
+    hashes = np.concatenate(parts)
+    hashes.sort()
+    return int((hashes[1:] == hashes[:-1]).sum())

@@ -113,7 +113,7 @@ def _computed(
             )
         return offsets, result
 
-    for offsets, result in ordered_map(compute, scanner.to_batches(), workers=2):
+    for offsets, result in ordered_map(compute, scanner.to_batches(), workers=annotation.workers):
         annotation.progress(len(offsets))
         yield offsets, result
 

@@ -297,9 +297,9 @@ def _print_comparison(run: Comparison) -> None:
     if run.bandwidths:
         for i, column in enumerate(run.columns):
             echo(
-                f"{column}: bandwidth {format_number(run.bandwidths.values[i])}, largest eigenvalue"
-                f" {format_number(run.bandwidths.largest_eigenvalues[i])}, median kernel value"
-                f" {format_number(run.bandwidths.median_kernels[i])}, coverage {spectrum.coverage[i]:.1%}"
+                f"{column}: bandwidth {format_number(run.bandwidths[column].sigma)}, largest eigenvalue"
+                f" {format_number(run.bandwidths[column].largest_eigenvalue)}, median kernel value"
+                f" {format_number(run.bandwidths[column].median_kernel)}, coverage {spectrum.coverage[i]:.1%}"
             )
         echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.record.map_error)}")
     _print_clusters(run.clusters.slice(0, _MOST_CLUSTERS), run.columns)

@@ -5,7 +5,7 @@ Too small a bandwidth turns the kernel matrix into the identity, too large a one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.sparse.linalg import eigsh
 
 from ..errors import InputError
 
-__all__ = ["Bandwidths", "auto_bandwidths", "examine_bandwidths"]
+__all__ = ["Bandwidth", "Bandwidths", "auto_bandwidths", "examine_bandwidths"]
 
 # The paper's examples amount to this multiple of the median pairwise distance, k(median pair) = 0.07.
 _MEDIAN_FACTOR = 0.43
@@ -24,82 +24,106 @@ _NEARLY_CONSTANT = 0.9
 
 
 @dataclass(frozen=True)
-class Bandwidths:
-    """Bandwidths σ of both embeddings, and what the kernel does at them on the sampled rows.
+class Bandwidth:
+    """An embedding's bandwidth σ, and what its kernel does on the sampled rows.
 
     Attributes
     ----------
-    values
-        σ_A and σ_B, in units of distance between (normalised) rows.
-    largest_eigenvalues
-        Of the sampled K_A/n and K_B/n.
-    median_kernels
+    sigma
+        In units of distance between (normalised) rows.
+    largest_eigenvalue
+        Of the sampled K/n.
+    median_kernel
         The kernel's value for the median pair of distinct rows.
     """
 
-    values: tuple[float, float]
-    largest_eigenvalues: tuple[float, float]
-    median_kernels: tuple[float, float]
+    sigma: float
+    largest_eigenvalue: float
+    median_kernel: float
 
-    def warnings(self, columns: Sequence[str]) -> list[str]:
+    def warning(self, column: str) -> str | None:
         """What to tell a person whose kernel is nearly the identity, or nearly constant."""
-        told = []
-        for column, sigma, median in zip(columns, self.values, self.median_kernels, strict=True):
-            if median < _NEARLY_IDENTITY:
-                told.append(
-                    f"bandwidth {sigma:.4g} is small for column {column!r}: the median kernel value is"
-                    f" {median:.2g}, nearly every row stands alone. Try a larger --bandwidth, or auto."
-                )
-            elif median > _NEARLY_CONSTANT:
-                told.append(
-                    f"bandwidth {sigma:.4g} is large for column {column!r}: the median kernel value is"
-                    f" {median:.3f}, nearly all rows look alike. Try a smaller --bandwidth, or auto."
-                )
-        return told
+        if self.median_kernel < _NEARLY_IDENTITY:
+            return (
+                f"bandwidth {self.sigma:.4g} is small for column {column!r}: the median kernel value is"
+                f" {self.median_kernel:.2g}, nearly every row stands alone. Try a larger --bandwidth,"
+                " or auto."
+            )
+        if self.median_kernel > _NEARLY_CONSTANT:
+            return (
+                f"bandwidth {self.sigma:.4g} is large for column {column!r}: the median kernel value is"
+                f" {self.median_kernel:.3f}, nearly all rows look alike. Try a smaller --bandwidth,"
+                " or auto."
+            )
+        return None
 
 
-def auto_bandwidths(
-    a: NDArray[np.floating], b: NDArray[np.floating], columns: Sequence[str], *, scale: float = 1.0
-) -> Bandwidths:
-    """Bandwidths at which the two kernels hold together equally.
+@dataclass(frozen=True)
+class Bandwidths:
+    """The bandwidths of embeddings that are compared with each other, by column, in the order given."""
 
-    Starts from 0.43 times the median distance for each, then moves both until the largest eigenvalue of
-    each sampled K/n is the geometric mean of the two: symmetric in the embeddings, so that comparing
-    (b, a) is comparing (a, b) with the ends swapped.
+    by_column: Mapping[str, Bandwidth]
+
+    def __getitem__(self, column: str) -> Bandwidth:
+        """The bandwidth of one embedding."""
+        return self.by_column[column]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """σ of each embedding."""
+        return tuple(b.sigma for b in self.by_column.values())
+
+    def warnings(self) -> list[str]:
+        """What to tell a person of kernels that hide all clusters."""
+        found = (bandwidth.warning(column) for column, bandwidth in self.by_column.items())
+        return [message for message in found if message is not None]
+
+
+def auto_bandwidths(samples: Mapping[str, NDArray[np.floating]], *, scale: float = 1.0) -> Bandwidths:
+    """Bandwidths at which the kernels of all embeddings have one and the same largest eigenvalue.
+
+    Starts from 0.43 times the median distance for each, then moves each until the largest eigenvalue of its
+    sampled K/n is the geometric mean over all embeddings: symmetric in them, so that comparing (b, a) is
+    comparing (a, b) with the ends swapped, and one bandwidth per embedding, whatever pairs are compared.
 
     Parameters
     ----------
-    a, b
-        Sampled rows, shapes (n, d_A) and (n, d_B), normalised where the kernel is; n of 2,000 is enough.
+    samples
+        By column, sampled rows, shape (n, d), normalised where the kernel is; n of 2,000 is enough.
     scale
-        Multiplies both bandwidths at the end, for sweeps.
+        Multiplies all bandwidths at the end, for sweeps.
 
     Raises
     ------
     InputError
         More than half of the pairs are at distance zero.
+
+    Notes
+    -----
+    Cost: O(n²) memory, and about 30 products with an n x n matrix per embedding and step of the search.
     """
-    distances = [_sq_distances(x) for x in (a, b)]
-    start = [_MEDIAN_FACTOR * _median_distance(d, c) for d, c in zip(distances, columns, strict=True)]
-    reached = [_largest_eigenvalue(d, s) for d, s in zip(distances, start, strict=True)]
-    target = float(np.sqrt(reached[0] * reached[1]))
-    values = [_match(d, s, target) * scale for d, s in zip(distances, start, strict=True)]
-    return _examined(distances, values)
+    start, reached = [], []
+    for column, x in samples.items():
+        distances = _sq_distances(x)
+        start.append(_MEDIAN_FACTOR * _median_distance(distances, column))
+        reached.append(_largest_eigenvalue(distances, start[-1]))
+    target = float(np.exp(np.mean(np.log(reached))))
+    found = {}
+    for (column, x), first in zip(samples.items(), start, strict=True):
+        distances = _sq_distances(x)
+        found[column] = _examined(distances, _match(distances, first, target) * scale)
+    return Bandwidths(found)
 
 
-def examine_bandwidths(
-    a: NDArray[np.floating], b: NDArray[np.floating], values: tuple[float, float]
-) -> Bandwidths:
+def examine_bandwidths(samples: Mapping[str, NDArray[np.floating]], values: Sequence[float]) -> Bandwidths:
     """The figures of `Bandwidths` for bandwidths that a person fixed."""
-    return _examined([_sq_distances(x) for x in (a, b)], values)
+    given = zip(samples.items(), values, strict=True)
+    return Bandwidths({column: _examined(_sq_distances(x), sigma) for (column, x), sigma in given})
 
 
-def _examined(distances: Sequence[NDArray[np.float64]], values: Sequence[float]) -> Bandwidths:
-    largest = [_largest_eigenvalue(d, s) for d, s in zip(distances, values, strict=True)]
-    kernels = [
-        float(np.exp(-np.median(_pairs(d)) / (2 * s * s))) for d, s in zip(distances, values, strict=True)
-    ]
-    return Bandwidths((values[0], values[1]), (largest[0], largest[1]), (kernels[0], kernels[1]))
+def _examined(distances: NDArray[np.float64], sigma: float) -> Bandwidth:
+    median = float(np.exp(-np.median(_pairs(distances)) / (2 * sigma * sigma)))
+    return Bandwidth(sigma, _largest_eigenvalue(distances, sigma), median)
 
 
 def _sq_distances(x: NDArray[np.floating]) -> NDArray[np.float64]:

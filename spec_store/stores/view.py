@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..connector import Annotation, Partition, Published, Source, find_field, take_sample
 from ..errors import ColumnNotFoundError, InputError
-from ..keys import canonical_keys, hash_keys, key_family, same_keys, smallest_hashes
+from ..keys import canonical_keys, hash_keys, key_family, repeated_keys, same_keys, smallest_hashes
 from .delegating import DelegatingSource
 
 __all__ = ["KEY_ROWS", "KeyIndex", "View", "keyed"]
@@ -189,6 +189,20 @@ class View(DelegatingSource):
         chosen, positions = smallest_hashes(keys, n, seed)
         inner = self._inner(columns)
         return self._renamed(take_sample(self.source, chosen, positions, inner, where), inner, columns)
+
+    def repeated_keys(self, where: str | None = None) -> int:
+        """How many rows repeat the key of another; reads a column of keys once, 16 bytes per row.
+
+        0 where the key is the source's own: that is unique.
+        """
+        if self._key_column is None:
+            return 0
+        batches = self.source.batches([self._key_column], where=where, batch_rows=KEY_ROWS)
+        return repeated_keys(batch.column(1) for batch in batches)
+
+    def by_own_key(self) -> View:
+        """The same columns, rows named by the source's own key."""
+        return View(self.source, names=self.names)
 
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the source; `compute` gets batches of this view."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..alignment.evaluate import Judge, Judgement
 from ..alignment.maps import AlignmentMap, load_map
@@ -23,13 +22,14 @@ from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
 from ..stores.files import atomic_file
 from ..stores.locate import Database, open_columns, open_data
+from ..stores.streaming import usable_cores
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_annotation, aligned_schema
 from .annotated import check_own, held_comparisons
 from .fitting import closed_forms, fit_all
 from .pairs import Gathered, PairReader, column_widths, gather
-from .passes import workers
+from .passes import one_blas_thread
 
 __all__ = ["Alignment", "align", "check_alignment"]
 
@@ -155,6 +155,7 @@ class Alignment:
             metadata={**self.record.provenance, "spec_store.unit": str(self.map.unit).lower()},
             where=self.options.where,
             batch_rows=self.options.batch_rows,
+            threads=self.options.threads,
             progress=lambda rows: progress("write", rows, self._n_all),
         )
         registry, state = self.registry, self.map.to_bytes()
@@ -163,7 +164,7 @@ class Alignment:
             registry.start(replace(self.record, written=(self.column,)), state)
         progress("write", 0, self._n_all)
         seconds: dict[str, float] = {}
-        with timed(seconds, "write"), threadpool_limits(1, user_api="blas"):
+        with timed(seconds, "write"), one_blas_thread():
             published = self.source.annotate(annotation)
         done = self._with(
             seconds,
@@ -346,7 +347,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     )
     members = _members_column(task.source, pair)
     progress("moments", 0, task.n_rows)
-    with timed(seconds, "moments"), threadpool_limits(1, user_api="blas"):
+    with timed(seconds, "moments"), one_blas_thread():
         found = gather(
             reader,
             task.n_rows,
@@ -354,7 +355,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
             held_out_rows=options.judged_rows,
             members=members,
             progress=lambda rows: progress("moments", rows, task.n_rows),
-            workers=workers(),
+            workers=options.threads or usable_cores(),
         )
     _check_rows(task.source, found, options)
     judge = Judge(*found.held_out, members=_members(found), to_target=not options.in_place)

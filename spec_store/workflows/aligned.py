@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..alignment.maps import AlignmentMap
 from ..connector import Annotation, Source, find_field
+from ..stores.streaming import usable_cores
 from ..stores.vectors import NUMPY_TYPES, decode
 
 __all__ = ["aligned_annotation", "aligned_schema"]
@@ -32,6 +33,7 @@ def aligned_annotation(
     metadata: Mapping[str, str],
     where: str | None,
     batch_rows: int,
+    threads: int | None = None,
     progress: Callable[[int], None],
 ) -> Annotation:
     """What to write: the map of `column` for every row; null where that is null, not finite or all zeros."""
@@ -56,6 +58,7 @@ def aligned_annotation(
         metadata=metadata,
         where=where,
         batch_rows=batch_rows,
+        workers=threads or usable_cores(),
         progress=progress,
     )
 

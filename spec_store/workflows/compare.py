@@ -17,7 +17,6 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from ..connector import Annotation, Published, Source, find_field
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
@@ -31,11 +30,12 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer, result_schema
 from ..spectral.spectrum import Spectrum, solve
 from ..stores.locate import Database, Destination, open_columns, open_data
+from ..stores.streaming import usable_cores
 from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
 from .annotated import check_own, counted
-from .passes import ClusterTally, accumulate, scored, tally_columns
-from .sampling import draw_sample, fit_maps, map_error, sample_features
+from .passes import ClusterTally, accumulate, one_blas_thread, scored, tally_columns
+from .sampling import draw_sample, fit_maps, identified, map_error, sample_features
 
 __all__ = ["Comparison", "compare"]
 
@@ -165,7 +165,7 @@ class Comparison:
         progress("score", 0, self._n_all)
         tally = ClusterTally(len(self.clusters_found))
         seconds: dict[str, float] = {}
-        with timed(seconds, "score"):
+        with timed(seconds, "score"), one_blas_thread():
             for _ in self._scored(tally, "score", progress):
                 pass
         return self._with(seconds, clusters=counted(self.record.clusters, tally))
@@ -242,9 +242,10 @@ class Comparison:
             metadata=self.record.provenance,
             where=self.options.where,
             batch_rows=self.options.batch_rows,
+            workers=self.options.threads or usable_cores(),
             progress=lambda rows: progress("write", rows, self._n_all),
         )
-        with threadpool_limits(1, user_api="blas"):  # rows are scored in threads
+        with one_blas_thread():
             published = self.source.annotate(annotation)
         latest = self.source.latest()
         return published, tally_columns(
@@ -254,10 +255,11 @@ class Comparison:
     def _create(self, destination: Destination, progress: Progress) -> tuple[Published, ClusterTally]:
         tally = ClusterTally(len(self.clusters_found))
         batches = self._scored(tally, "write", progress)
-        first = next(batches)
-        schema = pa.schema([f.with_metadata(self.record.provenance) for f in first.schema])
-        stream = (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in chain([first], batches))
-        destination.create(schema, stream)
+        with one_blas_thread():
+            first = next(batches)
+            schema = pa.schema([f.with_metadata(self.record.provenance) for f in first.schema])
+            stream = (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in chain([first], batches))
+            destination.create(schema, stream)
         return Published(None, tuple(schema.names), tally.n_rows, attempts=1), tally
 
     def _scored(self, tally: ClusterTally, stage: str, progress: Progress) -> Iterator[pa.RecordBatch]:
@@ -267,6 +269,7 @@ class Comparison:
             tally,
             where=self.options.where,
             batch_rows=self.options.batch_rows,
+            threads=self.options.threads,
             progress=lambda rows: progress(stage, rows, self._n_all),
         )
 
@@ -400,16 +403,19 @@ def _solved(
     prefix = options.prefix or default_prefix(pair)
     seconds: dict[str, float] = {}
     with timed(seconds, "sample"):
-        sample = draw_sample(source, pair, options)
-        maps, bandwidths = fit_maps(sample, options)
+        rows = identified(source, options.where)
+        sample = draw_sample(rows.source, pair, options)
+        fitted = fit_maps(sample, options)
+        maps, bandwidths = fitted.maps, fitted.bandwidths
         error = map_error(sample, maps, bandwidths, options.eta)
     progress("covariance", 0, n_rows)
     with timed(seconds, "covariance"):
         state = accumulate(
-            source,
+            rows.source,
             maps,
             where=options.where,
             batch_rows=options.batch_rows,
+            threads=options.threads,
             progress=lambda rows: progress("covariance", rows, n_rows),
         )
     _check_invalid(source, state, options)
@@ -434,7 +440,7 @@ def _solved(
         n_skipped=state.invalid.n_rows,
         options=options.to_json(),
         seconds=seconds,
-        warnings=(*source.notes, *_warnings(pair, options, bandwidths, spectrum)),
+        warnings=(*source.notes, *rows.warnings, *_warnings(pair, options, bandwidths, spectrum)),
         bandwidth=dict(zip(pair, sigmas, strict=True)),
         coverage=dict(zip(pair, spectrum.coverage, strict=True)),
         map_error=error,
@@ -516,7 +522,7 @@ def _check_invalid(source: Source, state: CovarianceAccumulator, options: Compar
 def _warnings(
     columns: tuple[str, str], options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum
 ) -> list[str]:
-    told = bandwidths.warnings(columns) if bandwidths else []
+    told = bandwidths.warnings() if bandwidths else []
     if options.precision == "float32" and spectrum.spec_diff < 10 * spectrum.rounding:
         told.append(
             f"the embeddings hardly differ: float32 can't tell eigenvalues under {spectrum.rounding:.1g} from"

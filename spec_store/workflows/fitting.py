@@ -77,6 +77,6 @@ def _bandwidths(found: Gathered, reader: PairReader, options: AlignOptions) -> t
     """σ of output and target: the target's for both where the output is to lie in its space."""
     if options.kernel == "cosine":
         return 1.0, 1.0
-    a, b = (rows.astype(np.float64) for rows in found.validation)
-    sigma_a, sigma_b = auto_bandwidths(a, b, reader.columns).values
+    samples = (rows.astype(np.float64) for rows in found.validation)
+    sigma_a, sigma_b = auto_bandwidths(dict(zip(reader.columns, samples, strict=True))).values
     return (sigma_a if options.in_place else sigma_b), sigma_b

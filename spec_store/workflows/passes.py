@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,27 +14,34 @@ from ..connector import Source
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.scoring import Scorer
-from ..stores.streaming import even_batches, ordered_map
+from ..stores.streaming import even_batches, ordered_map, usable_cores
 
-__all__ = ["ClusterTally", "accumulate", "scored", "tally_columns", "workers"]
-
-Progress = Callable[[int], None]
+__all__ = ["ClusterTally", "accumulate", "one_blas_thread", "scored", "tally_columns"]
 
 # A batch's own products are held in memory up to this many columns, one set per thread.
 _LARGEST_THREADED = 2048
 _TOP_ROWS = 10
 
 
-def workers() -> int:
-    """Threads for a pass: the cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def one_blas_thread() -> threadpool_limits:
+    """A block in which every product takes one thread: for those that compute batches in several threads.
+
+    The limit is the whole process's: it belongs to a block that ends, never to a generator, which may be left
+    suspended.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def accumulate(
-    source: Source, maps: Sequence[FeatureMap], *, where: str | None, batch_rows: int, progress: Progress
+    source: Source,
+    maps: Sequence[FeatureMap],
+    *,
+    where: str | None,
+    batch_rows: int,
+    threads: int | None,
+    progress: Callable[[int], None],
 ) -> CovarianceAccumulator:
-    """Pass 1: all rows into one accumulator; reading runs ahead, and every core computes.
+    """Pass 1: all rows into one accumulator; reading runs ahead, and `threads` compute (None: all usable).
 
     The sums are taken in the store's order and over batches of equal size, so the state depends neither
     on the number of threads nor on how the store cuts its batches.
@@ -44,13 +50,15 @@ def accumulate(
     batches = even_batches(
         source.batches([m.column for m in maps], where=where, batch_rows=batch_rows), batch_rows
     )
+    threads = threads or usable_cores()
     if acc.n_columns > _LARGEST_THREADED:
-        for rows in ordered_map(acc.columns, batches, workers=1):
-            acc.accumulate(rows)
-            progress(len(rows.blocks[0]) + rows.invalid.n_rows)
+        with threadpool_limits(threads, user_api="blas"):
+            for rows in ordered_map(acc.columns, batches, workers=1):
+                acc.accumulate(rows)
+                progress(len(rows.blocks[0]) + rows.invalid.n_rows)
         return acc
-    with threadpool_limits(1, user_api="blas"):
-        for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=workers()):
+    with one_blas_thread():
+        for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=threads):
             acc.add(sums)
             progress(sum(sums.counts) + sums.invalid.n_rows)
     return acc
@@ -113,21 +121,22 @@ def scored(
     *,
     where: str | None,
     batch_rows: int,
-    progress: Progress,
+    threads: int | None,
+    progress: Callable[[int], None],
 ) -> Iterator[pa.RecordBatch]:
-    """Pass 2 as a stream: each row's key and result columns, in the store's order; the tally counts along."""
+    """Pass 2 as a stream: each row's key and result columns, in the store's order; the tally counts along.
+
+    To be consumed within `one_blas_thread`.
+    """
 
     def score(batch: pa.RecordBatch) -> tuple[pa.Array, pa.RecordBatch]:
         return batch.column(0), scorer.compute(batch)
 
     batches = source.batches([m.column for m in scorer.maps], where=where, batch_rows=batch_rows)
-    with threadpool_limits(1, user_api="blas"):
-        for keys, result in ordered_map(score, batches, workers=workers()):
-            tally.update(keys, result.column(1), result.column(4))
-            progress(len(keys))
-            yield pa.RecordBatch.from_arrays(
-                [keys, *result.columns], names=[source.key, *result.schema.names]
-            )
+    for keys, result in ordered_map(score, batches, workers=threads or usable_cores()):
+        tally.update(keys, result.column(1), result.column(4))
+        progress(len(keys))
+        yield pa.RecordBatch.from_arrays([keys, *result.columns], names=[source.key, *result.schema.names])
 
 
 def tally_columns(source: Source, prefix: str, n_clusters: int, *, where: str | None) -> ClusterTally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,9 @@ from ..spectral.features import (
     uniform_landmarks,
 )
 from ..stores.vectors import InvalidRows, decode, vector_width
+from ..stores.view import View
 
-__all__ = ["Sample", "draw_sample", "fit_maps", "map_error", "sample_features"]
+__all__ = ["FittedMaps", "Sample", "draw_sample", "fit_maps", "identified", "map_error", "sample_features"]
 
 # Pairwise work on the sample is done on this many of its rows.
 _PAIRWISE_ROWS = 2000
@@ -49,6 +50,31 @@ class Sample:
     columns: tuple[str, ...]
     rows: tuple[NDArray[np.floating[Any]], ...]
     pairwise: NDArray[np.intp]
+
+
+class Identified(NamedTuple):
+    """A source whose keys are unique, and what to tell of keys that were not."""
+
+    source: Source
+    warnings: list[str]
+
+
+def identified(source: Source, where: str | None) -> Identified:
+    """The source to take the sample and the halves from: both go by a hash of the row key.
+
+    Rows that share a key would all be sampled or none, and lie in one half, where a cluster of them can't be
+    confirmed by the other. Where the key that a person named repeats, the store's own is used instead.
+    """
+    n_repeated = source.repeated_keys(where) if isinstance(source, View) else 0
+    if not isinstance(source, View) or not n_repeated:
+        return Identified(source, [])
+    return Identified(
+        source.by_own_key(),
+        [
+            f"{n_repeated:,} rows repeat the {source.key!r} of another row: it names typical rows, but the"
+            " sample and the halves that stability is measured on go by the store's own row key."
+        ],
+    )
 
 
 def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOptions) -> Sample:
@@ -100,24 +126,27 @@ def normalizes(options: CompareOptions) -> bool:
     return options.normalize or options.kernel == "cosine"
 
 
-def fit_maps(sample: Sample, options: CompareOptions) -> tuple[list[FeatureMap], Bandwidths | None]:
-    """Feature maps for both embeddings; bandwidths are None for the cosine kernel."""
-    a, b = sample.rows
+class FittedMaps(NamedTuple):
+    """A feature map per embedding, and their bandwidths: None for the cosine kernel."""
+
+    maps: list[FeatureMap]
+    bandwidths: Bandwidths | None
+
+
+def fit_maps(sample: Sample, options: CompareOptions) -> FittedMaps:
+    """Feature maps for all embeddings of a sample."""
+    rows = dict(zip(sample.columns, sample.rows, strict=True))
     if options.kernel == "cosine":
-        return [
-            CosineMap(c, x.shape[1], True, options.precision)
-            for c, x in zip(sample.columns, (a, b), strict=True)
-        ], None
-    pair = a[sample.pairwise], b[sample.pairwise]
+        return FittedMaps([CosineMap(c, x.shape[1], True, options.precision) for c, x in rows.items()], None)
+    pairwise = {c: x[sample.pairwise] for c, x in rows.items()}
     if options.bandwidth is None:
-        bandwidths = auto_bandwidths(*pair, sample.columns, scale=options.bandwidth_scale)
+        bandwidths = auto_bandwidths(pairwise, scale=options.bandwidth_scale)
     else:
-        s = options.bandwidth_scale
-        bandwidths = examine_bandwidths(*pair, (options.bandwidth[0] * s, options.bandwidth[1] * s))
-    return [
-        _gaussian_map(c, x, sigma, options)
-        for c, x, sigma in zip(sample.columns, (a, b), bandwidths.values, strict=True)
-    ], bandwidths
+        given = [sigma * options.bandwidth_scale for sigma in options.bandwidth]
+        bandwidths = examine_bandwidths(pairwise, given)
+    return FittedMaps(
+        [_gaussian_map(c, x, bandwidths[c].sigma, options) for c, x in rows.items()], bandwidths
+    )
 
 
 def _gaussian_map(

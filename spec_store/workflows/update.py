@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from threadpoolctl import threadpool_limits
-
 from ..alignment.maps import AlignmentMap
 from ..connector import Source, find_field
 from ..errors import InputError, sentence
@@ -15,6 +13,7 @@ from ..stores.filters import quoted
 from ..stores.locate import Database, open_table
 from .aligned import aligned_annotation, aligned_schema
 from .annotated import held_alignments, recorded_map
+from .passes import one_blas_thread
 
 __all__ = ["Updated", "update"]
 
@@ -97,7 +96,7 @@ def _update(source: Source, run: AlignmentRecord, map_: AlignmentMap, progress: 
         batch_rows=run.options["batch_rows"],
         progress=lambda rows: progress(stage, rows, n_rows),
     )
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         published = source.annotate(annotation)
     missing = source.latest().count(f"{quoted(column)} IS NULL")
     return Updated(column, origin, run.run_id, n_rows, empty - missing, missing, published.notes)

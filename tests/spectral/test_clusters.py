@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 from sklearn.metrics import adjusted_mutual_info_score
 
-from planted import batch_of, planted_mixture
+from planted import batch_of, planted_mixture, random_pair, unit
 from spec_store.errors import InputError
 from spec_store.options import CompareOptions
 from spec_store.spectral.bandwidth import auto_bandwidths, examine_bandwidths
@@ -161,22 +161,35 @@ def compared_with_zero_row(a, b):
 
 def test_auto_bandwidths_hold_both_embeddings_together_equally_and_scale_with_them():
     a, b, _ = planted_mixture(1000, seed=7)
-    one = auto_bandwidths(a, b, ("a", "b"))
-    assert one.largest_eigenvalues[0] == pytest.approx(one.largest_eigenvalues[1], rel=1e-5)
-    two = auto_bandwidths(b, 10 * a, ("b", "a"))
+    one = auto_bandwidths({"a": a, "b": b})
+    assert one["a"].largest_eigenvalue == pytest.approx(one["b"].largest_eigenvalue, rel=1e-5)
+    two = auto_bandwidths({"b": b, "a": 10 * a})
     assert two.values == pytest.approx((one.values[1], 10 * one.values[0]), rel=1e-5)
+
+
+def test_three_embeddings_meet_at_the_geometric_mean_of_their_largest_eigenvalues():
+    a, b = random_pair(120)
+    rows = {"a": unit(a), "b": unit(b), "c": unit(np.random.default_rng(5).standard_normal((120, 4)))}
+    alone = [auto_bandwidths({c: x})[c].largest_eigenvalue for c, x in rows.items()]
+    found = auto_bandwidths(rows)
+    assert list(found.by_column) == ["a", "b", "c"]
+    for c in rows:
+        assert found[c].largest_eigenvalue == pytest.approx(np.prod(alone) ** (1 / 3), rel=1e-5)
+    pair = auto_bandwidths({c: rows[c] for c in ("a", "b")})
+    assert pair["a"].largest_eigenvalue == pytest.approx(np.sqrt(alone[0] * alone[1]), rel=1e-5)
+    assert found["a"] != pair["a"]
 
 
 def test_bandwidths_far_off_are_warned_of_with_the_median_kernel_value():
     a, b, _ = planted_mixture(500, seed=8)
-    told = examine_bandwidths(a, b, (0.1, 1e4)).warnings(("clip", "dino"))
+    told = examine_bandwidths({"clip": a, "dino": b}, (0.1, 1e4)).warnings()
     assert len(told) == 2
     assert "small for column 'clip'" in told[0]
     assert "large for column 'dino': the median kernel value is 1.000" in told[1]
-    assert examine_bandwidths(a, b, auto_bandwidths(a, b, ("a", "b")).values).warnings(("a", "b")) == []
+    assert examine_bandwidths({"a": a, "b": b}, auto_bandwidths({"a": a, "b": b}).values).warnings() == []
 
 
 def test_a_column_of_identical_rows_has_no_bandwidth():
     a, b, _ = planted_mixture(100, seed=9)
     with pytest.raises(InputError, match=r"Column 'b'.*same vector.*--bandwidth"):
-        auto_bandwidths(a, np.ones_like(b), ("a", "b"))
+        auto_bandwidths({"a": a, "b": np.ones_like(b)})

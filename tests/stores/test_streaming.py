@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from spec_store.stores.streaming import ordered_map
+from spec_store.stores.streaming import ordered_map, usable_cores
 
 
 def test_results_come_in_order_whatever_the_threads_do():
@@ -56,3 +56,39 @@ def test_stopping_early_leaves_no_thread():
     assert next(stream) == 0
     stream.close()
     assert threading.active_count() == before
+
+
+def fake_root(folder, cgroup, **files):
+    (folder / "proc/self").mkdir(parents=True)
+    (folder / "proc/self/cgroup").write_text(cgroup)
+    for name, content in files.items():
+        path = folder / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "300000 100000\n"}, 3),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "250000 100000\n"}, 2),
+        ("0::/a/b\n", {"cpu.max": "500000 100000\n"}, 5),
+        (
+            "4:cpu,cpuacct:/docker/x\n1:memory:/docker/x\n",
+            {"cpu/cpu.cfs_quota_us": "700000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            7,
+        ),
+        ("4:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, 64),
+    ],
+)
+def test_cores_are_those_that_affinity_and_quotas_allow(tmp_path, monkeypatch, cgroup, files, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert usable_cores(fake_root(tmp_path, cgroup, **files)) == expected
+
+
+def test_cores_without_control_groups_are_those_of_the_affinity(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    assert usable_cores(tmp_path) == 3
