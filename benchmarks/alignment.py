@@ -41,9 +41,9 @@ def shown(run: spec_store.Alignment, title: str) -> None:
     n = run.record.counts
     print(f"\n{title}: {n['n_train']:,} rows to fit, {n['n_judged']:,} held out and judged")
     print(f"{'map':26} SPEC-diff  recall@1  recall@10  mean cosine to target")
-    for j in run.judgements:
+    for j in run.evaluations:
         print(f"{j.name:26} {j.spec_diff:9.4f} {j.recall_1:9.3f} {j.recall_10:10.3f} {j.cosine_target:10.3f}")
-    by_name = {j.name: j for j in run.judgements}
+    by_name = {j.name: j for j in run.evaluations}
     closed = [by_name[n] for n in ("ridge", "ridge, variance restored", "procrustes")]
     best = min(j.spec_diff for j in closed)
     retrieval = max(j.recall_1 for j in closed)

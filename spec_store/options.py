@@ -67,12 +67,12 @@ class CompareOptions:
     where
         SQL filter: only these rows are compared and annotated.
     skip_invalid
-        Leave out rows with null, non-finite or zero vectors, in place of refusing.
+        Skip rows with null, non-finite or zero vectors, instead of refusing.
     min_stability
-        Modes on which the two halves of the rows agree less are not claimed as clusters.
+        Modes on which the two halves of the rows agree less are not reported as clusters.
     precision
-        In which features and their products are computed. "float64" takes about twice as long, and tells
-        nearly identical embeddings apart.
+        In which features and their products are computed. "float64" takes about twice as long, and
+        distinguishes nearly identical embeddings.
     key
         A column that identifies rows: columns of two stores are matched by it, the sample depends on it,
         and typical rows are named by it. None: the store's own row key.
@@ -83,7 +83,7 @@ class CompareOptions:
     sample_rows
         Size of the seeded sample for landmarks, rotation and scale.
     seed
-        Of every random draw.
+        Seed of every random draw.
     batch_rows
         Rows in memory per batch and thread.
     threads

@@ -1,4 +1,4 @@
-"""SPEC-align on stored vectors: a map from one embedding's vectors to another's, fitted, judged and kept.
+"""SPEC-align on stored vectors: a map from one embedding's vectors to another's, fitted, evaluated and kept.
 
 `maps` holds the map itself, `start` its closed-form beginnings and baselines, `objective` what is minimised,
 with gradients, `fit` the minimisation over mini-batches.

@@ -11,31 +11,31 @@ from numpy.typing import NDArray
 
 from .metrics import cosines, difference_eigenvalues, nearest, neighbour_overlap, ranks
 
-__all__ = ["ClusterJudgement", "Judge", "Judgement"]
+__all__ = ["ClusterEvaluation", "Evaluation", "Evaluator"]
 
 _NEIGHBOURS = 10
 _SHOWN = 5
 _TOLERATED = 1.05
-_LEAD = 2.0  # a target that does not hold a cluster twice as strongly has no lead to speak of
+_LEAD = 2.0  # without twice the source's strength in the target there is no gap to speak of
 _RECOVERED = 0.25
 
 
 @dataclass(frozen=True)
-class ClusterJudgement:
-    """One SPEC cluster's held-out rows.
+class ClusterEvaluation:
+    """One SPEC cluster's test rows.
 
     Attributes
     ----------
     cluster, n_rows
-        Its number, and its rows among those judged.
+        Its number, and its rows among those evaluated.
     held
-        How strongly the source, the target and the map's output hold it together: the Rayleigh
+        How strongly the source, the target and the map's output group it: the Rayleigh
         quotient of its centred indicator under each cosine kernel.
     recovered
-        The share of the target's lead over the source that the output has made up: 1 is all of it, NaN
-        where the target has no lead.
+        Share of the gap closed between the source and the target: 1 is all of it, NaN where the target does
+        not group the cluster more strongly.
     recall_1, recall_10, overlap_source, overlap_target, cosine_source, cosine_target
-        As in `Judgement`, over these rows.
+        As in `Evaluation`, over these rows.
     """
 
     cluster: int
@@ -51,26 +51,26 @@ class ClusterJudgement:
 
     @property
     def lost(self) -> bool:
-        """Whether the target holds the cluster, and the output does not."""
+        """Whether the target groups the cluster, and the output does not."""
         return self.recovered < _RECOVERED
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """How a map does on held-out rows.
+class Evaluation:
+    """How a map does on test rows.
 
     Attributes
     ----------
     name
         Of the map; "none" for the source as it is.
     spec_diff
-        Of its output against the target, cosine kernel, uncentred; exact on the rows judged.
+        Of its output against the target, cosine kernel, uncentred; exact on the rows evaluated.
     distance
         Between the two cosine kernels, |K - K'|_F / n: the root of the sum of all squared eigenvalues.
     eigenvalues
         The leading eigenvalues at the output's end, and at the target's.
     recall_1, recall_10
-        The share of rows whose own target is the nearest, or among the 10 nearest, of all targets judged;
+        The share of rows whose own target is the nearest, or among the 10 nearest, of all targets evaluated;
         NaN outside the target's space.
     overlap_source, overlap_target
         The share of a row's 10 nearest neighbours that it has in the source's space, and in the
@@ -91,9 +91,9 @@ class Judgement:
     overlap_target: float
     cosine_source: float
     cosine_target: float
-    clusters: tuple[ClusterJudgement, ...] = ()
+    clusters: tuple[ClusterEvaluation, ...] = ()
 
-    def better_than(self, other: Judgement) -> bool:
+    def better_than(self, other: Evaluation) -> bool:
         """Whether SPEC-diff or the distance is smaller, and neither is more than 5% larger.
 
         One cluster that no map can recover sets SPEC-diff, whatever a map does for all others.
@@ -118,8 +118,8 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass
-class Judge:
-    """Judges outputs against the same held-out rows.
+class Evaluator:
+    """Evaluates outputs on the same test rows.
 
     Parameters
     ----------
@@ -140,15 +140,15 @@ class Judge:
     def __post_init__(self) -> None:
         self._near = nearest(self.a, _NEIGHBOURS), nearest(self.b, _NEIGHBOURS)
 
-    def before(self) -> Judgement:
+    def before(self) -> Evaluation:
         """The source as it is."""
-        return self._judged("none", self.a, in_target=False)
+        return self._evaluated("none", self.a, in_target=False)
 
-    def after(self, name: str, f: NDArray[np.float32]) -> Judgement:
+    def after(self, name: str, f: NDArray[np.float32]) -> Evaluation:
         """A map's output, unit rows (n, d)."""
-        return self._judged(name, f, in_target=self.to_target)
+        return self._evaluated(name, f, in_target=self.to_target)
 
-    def _judged(self, name: str, f: NDArray[np.float32], *, in_target: bool) -> Judgement:
+    def _evaluated(self, name: str, f: NDArray[np.float32], *, in_target: bool) -> Evaluation:
         near = nearest(f, _NEIGHBOURS)
         rows = _RowFigures(
             rank=ranks(f, self.b) if in_target else None,
@@ -157,9 +157,11 @@ class Judge:
             cosine_source=None if in_target else cosines(f, self.a),
             cosine_target=cosines(f, self.b) if in_target else None,
         )
+        finite = np.isfinite(f).all(axis=1, keepdims=True)
+        f = np.where(finite, f, np.float32(0))  # a row that is not finite is similar to nothing
         values = difference_eigenvalues(f, self.b)
         ends = values[::-1][:_SHOWN], values[:_SHOWN]
-        return Judgement(
+        return Evaluation(
             name=name,
             spec_diff=float(np.abs(values).max()),
             distance=float(np.sqrt((values**2).sum())),
@@ -170,14 +172,14 @@ class Judge:
 
     def _cluster(
         self, number: int, members: NDArray[np.bool_], f: NDArray[np.float32], rows: _RowFigures
-    ) -> ClusterJudgement:
+    ) -> ClusterEvaluation:
         held = _held(self.a, members), _held(self.b, members), _held(f, members)
-        lead = held[1] - held[0]
-        return ClusterJudgement(
+        gap = held[1] - held[0]
+        return ClusterEvaluation(
             cluster=number,
             n_rows=int(members.sum()),
             held=held,
-            recovered=(held[2] - held[0]) / lead if held[1] > _LEAD * held[0] else float("nan"),
+            recovered=(held[2] - held[0]) / gap if held[1] > _LEAD * held[0] else float("nan"),
             **rows.means(members),
         )
 
@@ -193,7 +195,7 @@ class _RowFigures:
     cosine_target: NDArray[np.float64] | None
 
     def means(self, rows: slice | NDArray[np.bool_]) -> dict[str, float]:
-        """Over some rows, the fields that `Judgement` and `ClusterJudgement` have in common."""
+        """Over some rows, the fields that `Evaluation` and `ClusterEvaluation` have in common."""
         return {
             "recall_1": _mean(None if self.rank is None else self.rank < 1, rows),
             "recall_10": _mean(None if self.rank is None else self.rank < 10, rows),

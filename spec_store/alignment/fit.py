@@ -252,12 +252,12 @@ class _Model:
 def residual_frequencies(
     weights: NDArray[np.float32], rows: NDArray[np.float32], n: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Directions whose cosines and sines tell what is not linear, shape (d_a, n).
+    """Directions whose cosines and sines carry what is not linear, shape (d_a, n).
 
     First the output coordinates of the linear start themselves, those of the largest spread over `rows`
     first, scaled to a spread of 1 and then of 2; random directions if `n` asks for more. Models end in
-    functions of single coordinates (they clip, rectify, quantise), which directions drawn blindly are slow to
-    tell: on a clipped quadratic function of 128 dimensions, 512 random ones lowered SPEC-diff by a tenth, 192
+    functions of single coordinates (they clip, rectify, quantise), which random directions are slow to
+    find: on a clipped quadratic function of 128 dimensions, 512 random ones lowered SPEC-diff by a tenth, 192
     of these by two fifths.
     """
     spread = (rows @ weights).std(axis=0)

@@ -45,7 +45,7 @@ class AlignmentMap:
     unit
         Whether outputs are scaled to unit length, as the objective sees them.
     about
-        Provenance: columns, options, what was held out. JSON values only.
+        Provenance: columns, options, the split of the rows. JSON values only.
 
     Raises
     ------

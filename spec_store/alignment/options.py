@@ -62,7 +62,7 @@ class AlignOptions:
     force
         Write even if the column is no better than the source on test rows.
     skip_invalid
-        Leave out null, NaN and zero vectors; their results are null.
+        Skip null, NaN and zero vectors; their results are null.
     batch_rows
         Rows per batch.
     threads
@@ -117,7 +117,7 @@ class AlignOptions:
 
     @property
     def compares_fidelities(self) -> bool:
-        """Whether several are tried: to be looked at, since no figure tells which is the best."""
+        """Whether several are tried: to be compared by a person, since no figure says which is the best."""
         return len(self.fidelity) > 1
 
     def column_for(self, source: str, target: str) -> str:
@@ -126,7 +126,7 @@ class AlignOptions:
         return self.column or re.sub(r"\W", "_", name, flags=re.ASCII)
 
     def with_split_of(self, about: dict[str, Any]) -> AlignOptions:
-        """These options, with what a fitted map says of its fit: which rows it held out, and its space."""
+        """These options, with what a fitted map says of its fit: its split of the rows, and its space."""
         known = {name: about[name] for name in ("in_place", "held_out", "seed") if name in about}
         return dataclasses.replace(self, key=self.key or about.get("key"), **known)
 

@@ -28,7 +28,7 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 from .text import format_number
 
 if TYPE_CHECKING:
-    from ..alignment.evaluate import ClusterJudgement, Judgement
+    from ..alignment.evaluate import ClusterEvaluation, Evaluation
     from ..connector import Location
     from ..workflows.align import Alignment
     from ..workflows.gate import Gate
@@ -254,7 +254,7 @@ def print_alignment(run: Alignment, given: tuple[str, str], export: str | None =
     figures = ["recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
     header = ["map", "SPEC-diff", "distance", *figures, "λ map", f"λ {b}"]
     body = []
-    for i, j in enumerate(run.judgements):
+    for i, j in enumerate(run.evaluations):
         ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
         name = f"{j.name} *" if i == run.chosen and not run.options.compares_fidelities else j.name
         whole = format_number(j.spec_diff), format_number(j.distance)
@@ -301,11 +301,11 @@ def print_alignment(run: Alignment, given: tuple[str, str], export: str | None =
         echo("No column was written.")
 
 
-def _row_figures(judged: Judgement | ClusterJudgement) -> tuple[float, ...]:
+def _row_figures(found: Evaluation | ClusterEvaluation) -> tuple[float, ...]:
     """Averages over rows: the same columns for a map and for a cluster."""
-    retrieval = judged.recall_1, judged.recall_10
-    overlaps = judged.overlap_source, judged.overlap_target
-    return (*retrieval, *overlaps, judged.cosine_source, judged.cosine_target)
+    retrieval = found.recall_1, found.recall_10
+    overlaps = found.overlap_source, found.overlap_target
+    return (*retrieval, *overlaps, found.cosine_source, found.cosine_target)
 
 
 def _share(value: float) -> str:

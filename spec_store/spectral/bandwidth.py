@@ -42,7 +42,7 @@ class Bandwidth:
     median_kernel: float
 
     def warning(self, column: str) -> str | None:
-        """What to tell a person whose kernel is nearly the identity, or nearly constant."""
+        """A message for a person whose kernel is nearly the identity, or nearly constant."""
         if self.median_kernel < _NEARLY_IDENTITY:
             return (
                 f"bandwidth {self.sigma:.4g} is small for column {column!r}: the median kernel value is"
@@ -74,7 +74,7 @@ class Bandwidths:
         return tuple(b.sigma for b in self.by_column.values())
 
     def warnings(self) -> list[str]:
-        """What to tell a person of kernels that hide all clusters."""
+        """Messages about kernels that hide all clusters."""
         found = (bandwidth.warning(column) for column, bandwidth in self.by_column.items())
         return [message for message in found if message is not None]
 
@@ -144,7 +144,7 @@ def _median_distance(distances: NDArray[np.float64], column: str) -> float:
     if median <= 1e-6 * float(np.sqrt(distances.max())) or median == 0.0:
         raise InputError(
             f"Column {column!r}: more than half of the sampled pairs of rows are the same vector, so no"
-            " bandwidth can be chosen. Give --bandwidth, or leave out duplicates with --where."
+            " bandwidth can be chosen. Give --bandwidth, or exclude duplicates with --where."
         )
     return median
 

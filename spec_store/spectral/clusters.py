@@ -31,12 +31,12 @@ _AGREEMENT = 0.5
 
 @dataclass(frozen=True)
 class Cluster:
-    """A group of rows that one embedding holds together and the other does not.
+    """Rows that one embedding groups and the other does not.
 
     Attributes
     ----------
     end
-        0 where the first embedding holds it together, 1 where the second does.
+        0 where the first embedding groups it, 1 where the second does.
     strength
         |λ|: the (rotated) mode's Rayleigh quotient under the kernel difference.
     energy
@@ -82,27 +82,27 @@ def find_clusters(
     rotate
         Varimax among modes of like strength at each end, which unmixes near-equal eigenvalues [1]_, [2]_.
     floor
-        The size of error of an eigenvalue: no weaker mode is claimed.
+        The size of error of an eigenvalue: no weaker mode is reported.
     min_stability
-        Modes on which the halves of the rows agree less are not claimed.
+        Modes on which the halves of the rows agree less are not reported.
 
     Notes
     -----
     Each sign that holds a quarter of a mode's mean square or more is a lobe, and so a cluster. With t the
-    lobe's scores, relative membership is t √(Σt² / Σt⁴): about 1 for a typical member. Who is a member is
-    told by the part of the score that comes from the embedding that holds the cluster, as long as the whole
-    score agrees at half that level. For λ u = K_A u - η K_B u, and at A's end K_A u says how much A finds a
+    lobe's scores, relative membership is t √(Σt² / Σt⁴): about 1 for a typical member. The part of the score
+    that comes from the embedding that groups the cluster decides who is a member, as long as the whole score
+    agrees at half that level. For λ u = K_A u - η K_B u, and at A's end K_A u says how much A finds a
     row like the cluster, while K_B u says into how many pieces B splits it and weighs them by the inverse
     root of their size: whole scores alone lose the larger pieces (two planted groups merged at sizes 1 : 6:
     recall 0.92, here 1.00), and the holder's part alone takes in rows that both embeddings hold.
     """
     found: list[Cluster] = []
     for end, modes in enumerate(spectrum.ends):
-        claimed = modes.selected(np.abs(modes.eigenvalues) > max(floor, spectrum.rounding))
-        scores = features @ claimed.weights - claimed.offsets.sum(axis=0)
+        reported = modes.selected(np.abs(modes.eigenvalues) > max(floor, spectrum.rounding))
+        scores = features @ reported.weights - reported.offsets.sum(axis=0)
         k = scores.shape[1]
-        rotation = _rotation(claimed.eigenvalues, scores) if rotate and k > 1 else np.eye(k)
-        turned = claimed.rotated(rotation)
+        rotation = _rotation(reported.eigenvalues, scores) if rotate and k > 1 else np.eye(k)
+        turned = reported.rotated(rotation)
         stability = spectrum.stability(end, turned)
         side = spectrum.sides[end]
         for j, mode_scores in enumerate((scores @ rotation).T):

@@ -263,7 +263,7 @@ class NystroemMap(FeatureMap):
         np.exp(k, out=k)
 
     def whitening(self) -> NDArray[np.float64]:
-        """K_ZZ^(-1/2) without the directions that `dtype` can't tell from rounding."""
+        """K_ZZ^(-1/2) without the directions that `dtype` can't distinguish from rounding errors."""
         kzz = gaussian_kernel(self.landmarks, self.landmarks, self.bandwidth)
         values, directions = scipy.linalg.eigh(kzz)
         keep = values > values[-1] * len(values) * np.finfo(self.dtype).eps

@@ -98,13 +98,13 @@ class Scorer:
     def _columns(self, found: Membership, usable: NDArray[np.bool_]) -> pa.RecordBatch:
         n, k = found.relative.shape
         order, n_member = found.ranked()
-        claimed = n_member > 0
+        is_member = n_member > 0
         first = order[:, 0] if k else np.zeros(n, np.intp)
         at = np.arange(n)
-        best = np.where(claimed, first, found.relative.argmax(axis=1)) if k else first
+        best = np.where(is_member, first, found.relative.argmax(axis=1)) if k else first
         score = found.relative[at, best] if k else np.zeros(n, np.float32)
         sides = pa.array([self.maps[c.end].column for c in self.clusters], pa.string())
-        strongest = pa.array(first.astype(np.int32), mask=~(claimed & usable))
+        strongest = pa.array(first.astype(np.int32), mask=~(is_member & usable))
         ranks = order[np.arange(k) < n_member[:, None]].astype(np.int32)
         blank = ~usable
         arrays = [

@@ -122,7 +122,7 @@ class Spectrum:
         Mean |φ(x)|² of each embedding, in (0, 1]. For an exact map 1; else 1 - coverage bounds every
         error of that embedding's eigenvalues.
     rounding
-        Eigenvalues smaller than this can't be told from zero, and are left out of `ends`.
+        Eigenvalues smaller than this can't be distinguished from zero, and are not in `ends`.
     """
 
     n_rows: int
@@ -187,8 +187,8 @@ def _rounding_noise(
     return error * amplified, error / max(at_least, np.finfo(float).tiny)
 
 
-def _smallest_told(moment: SecondMoment, center: bool) -> float:
-    """The size of eigenvalue that rounding alone can make up.
+def _resolution_limit(moment: SecondMoment, center: bool) -> float:
+    """The size of eigenvalue that may be due to rounding error alone.
 
     Where the embeddings agree, D C is nearly nilpotent, and an error ε of C moves its eigenvalues by √ε: an
     embedding against its rotation shows up to 1.7 l √ε, l the largest eigenvalue of C.
@@ -222,7 +222,7 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
     eta
         The weight of the second kernel.
     center
-        Take the covariance of features in place of their second moment: removes the mode that is the
+        Take the covariance of features instead of their second moment: removes the mode that is the
         mean similarity itself.
 
     Raises
@@ -247,7 +247,7 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
     centred = _factor(moment)
     plain = _uncentred(centred, moment)
     factor = centred if center else plain
-    rounding = _smallest_told(moment, center)
+    rounding = _resolution_limit(moment, center)
     ends = [
         _modes(factor, moment, signs, values, vectors, center)
         for values, vectors in _leading(factor, signs, modes, rounding)
@@ -275,7 +275,7 @@ def _coverage(acc: CovarianceAccumulator, moment: SecondMoment) -> list[float]:
         if not coverage <= 1 + _COVERAGE_ROUNDING:
             raise InputError(
                 f"The features of column {m.column!r} cover {coverage:.4g} of its kernel, which can be 1 at"
-                f" most: {m.dtype} does not hold these vectors' kernel. Use --precision float64, or leave out"
+                f" most: {m.dtype} does not hold these vectors' kernel. Use --precision float64, or drop"
                 " --no-normalize and rows of extreme length."
             )
     return found
@@ -395,7 +395,7 @@ def _half_bases(
             factor = _uncentred(factor, moment)
         signs = _signs(moment, eta)
         subspaces = []
-        for values, vectors in _leading(factor, signs, modes, _smallest_told(moment, center)):
+        for values, vectors in _leading(factor, signs, modes, _resolution_limit(moment, center)):
             w = signs[:, None] * (factor @ vectors) / values
             subspaces.append(scipy.linalg.orth(whole.T @ w))
         bases.append(_HalfBasis((subspaces[0], subspaces[1])))

@@ -262,7 +262,7 @@ def _settle_extremes(
     extreme: NDArray[np.intp],
     directions: bool,
 ) -> NDArray[Any]:
-    """Judge in float64 the rows whose squares the store's type may not hold; the matrix to go on with."""
+    """Examine in float64 the rows whose squares the store's type may not hold; the matrix to go on with."""
     rows = matrix[extreme].astype(np.float64)
     finite = np.isfinite(rows).all(axis=1)
     reason[extreme[~finite]] = 2

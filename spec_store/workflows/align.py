@@ -1,4 +1,4 @@
-"""Alignment of a stored embedding: one pass for moments, a fit over mini-batches, judgement, write-back."""
+"""Alignment of a stored embedding: one pass for moments, a fit over mini-batches, evaluation, write-back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..alignment.evaluate import Judge, Judgement
+from ..alignment.evaluate import Evaluation, Evaluator
 from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.onnx import is_onnx, to_onnx
 from ..alignment.options import AlignOptions
@@ -49,7 +49,7 @@ class Alignment:
         The pinned source.
     map
         The map that `write` applies.
-    judgements
+    evaluations
         Before, each map that was fitted, and the baselines, all on the same held-out rows.
     chosen
         Position of `map` among them: of several, the one with the lowest objective on the rows kept aside.
@@ -62,7 +62,7 @@ class Alignment:
     source: Source
     options: AlignOptions
     map: AlignmentMap
-    judgements: list[Judgement]
+    evaluations: list[Evaluation]
     chosen: int
     queries: NDArray[np.float32]
     record: AlignmentRecord
@@ -83,14 +83,14 @@ class Alignment:
         return self.record.prefix
 
     @property
-    def before(self) -> Judgement:
+    def before(self) -> Evaluation:
         """The source as it is."""
-        return self.judgements[0]
+        return self.evaluations[0]
 
     @property
-    def after(self) -> Judgement:
+    def after(self) -> Evaluation:
         """The map."""
-        return self.judgements[self.chosen]
+        return self.evaluations[self.chosen]
 
     @property
     def better(self) -> bool:
@@ -211,7 +211,7 @@ def align(
     options: AlignOptions | None = None,
     **fields: Any,
 ) -> Alignment:
-    """Fit a map under which `source` holds the clusters that `target` holds, and judge it on held-out rows.
+    """Fit a map under which `source` holds the clusters that `target` holds, and evaluate it on test rows.
 
     Parameters
     ----------
@@ -358,7 +358,9 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
             workers=options.threads or usable_cores(),
         )
     _check_rows(task.source, found, options)
-    judge = Judge(*found.held_out, members=_members(found), to_target=not options.in_place)
+    evaluator = Evaluator(
+        found.held_out.a, found.held_out.b, members=_members(found), to_target=not options.in_place
+    )
     chosen = 1
     if task.map is None:
         n_fitted = options.fit.steps * min(options.fit.minibatch_rows, found.n_train)
@@ -370,26 +372,26 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     else:
         maps = {"given": task.map}
     with timed(seconds, "judge"):
-        judgements = [judge.before()]
-        judgements += [
-            judge.after(name, normalize_rows(m.transform(found.held_out[0]))) for name, m in maps.items()
+        evaluations = [evaluator.before()]
+        evaluations += [
+            evaluator.after(name, normalize_rows(m.transform(found.held_out.a))) for name, m in maps.items()
         ]
     best = list(maps.values())[chosen - 1]
     if task.map is None:
         best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
-    after = judgements[chosen]
+    after = evaluations[chosen]
     counts = {
         "n_train": found.n_train,
-        "n_aside": len(found.validation[0]),
+        "n_aside": len(found.validation.a),
         "n_held_out": found.n_held_out,
-        "n_judged": len(found.held_out[0]),
+        "n_judged": len(found.held_out.a),
     }
     record = AlignmentRecord(
         table=task.source.table,
         columns=pair,
         prefix=task.column,
         source_version=task.source.version,
-        n_rows=found.n_train + len(found.validation[0]) + found.n_held_out,
+        n_rows=found.n_train + len(found.validation.a) + found.n_held_out,
         n_skipped=found.invalid.n_rows,
         options=options.to_json(),
         seconds=seconds,
@@ -401,16 +403,16 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         in_place=options.in_place,
         counts=counts,
         chosen=None if options.compares_fidelities else after.name,
-        better=after.better_than(judgements[0]),
-        maps=tuple(j.to_json() for j in judgements),
+        better=after.better_than(evaluations[0]),
+        maps=tuple(e.to_json() for e in evaluations),
     )
     return Alignment(
         source=task.source,
         options=options,
         map=best,
-        judgements=judgements,
+        evaluations=evaluations,
         chosen=chosen,
-        queries=found.held_out[0 if options.in_place else 1][:_INDEX_QUERIES],
+        queries=(found.held_out.a if options.in_place else found.held_out.b)[:_INDEX_QUERIES],
         record=record,
     )
 
@@ -445,8 +447,8 @@ def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
         )
     parts = {
         "to train on": found.n_train,
-        "to judge steps by": len(found.validation[0]),
-        "held out": len(found.held_out[0]),
+        "for validation": len(found.validation.a),
+        "held out": len(found.held_out.a),
     }
     for what, n in parts.items():
         if n < _FEWEST_ROWS:

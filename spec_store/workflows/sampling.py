@@ -53,7 +53,7 @@ class Sample:
 
 
 class Identified(NamedTuple):
-    """A source whose keys are unique, and what to tell of keys that were not."""
+    """A source whose keys are unique, and messages about keys that were not."""
 
     source: Source
     warnings: list[str]

@@ -75,10 +75,10 @@ def test_the_column_is_the_map_of_the_source_row_by_row(db):
 
 def test_it_is_nearer_to_the_target_than_the_source_and_than_ridge(db):
     run = align(db)
-    names = [j.name for j in run.judgements]
+    names = [j.name for j in run.evaluations]
     assert names == ["none", "affine", "residual", "ridge", "ridge, variance restored", "procrustes"]
     assert run.after.name == "residual"  # dino is clipped, coordinate by coordinate
-    by_name = {j.name: j for j in run.judgements}
+    by_name = {j.name: j for j in run.evaluations}
     assert run.after.spec_diff < 0.5 * run.before.spec_diff
     assert run.after.spec_diff < by_name["ridge"].spec_diff
     assert run.after.recall_1 > 0.9
@@ -137,7 +137,7 @@ def test_in_place_stays_near_the_source(db):
     assert run.after.cosine_source > 0.9
     assert run.after.spec_diff < 0.6 * run.before.spec_diff
     assert np.isnan(run.after.recall_1)
-    assert [j.name for j in run.judgements] == ["none", "affine", "residual"]
+    assert [j.name for j in run.evaluations] == ["none", "affine", "residual"]
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_aligned"))
     cosine = (clip * written).sum(1) / np.linalg.norm(clip, axis=1)
     assert cosine.mean() > 0.9
@@ -145,7 +145,7 @@ def test_in_place_stays_near_the_source(db):
 
 def test_more_fidelity_means_nearer_to_the_source(db):
     run = align(db, in_place=True, kind="affine", fidelity=(0.0, 0.1, 10.0), steps=150)
-    fits = run.judgements[1:]
+    fits = run.evaluations[1:]
     assert run.to_json()["chosen"] is None  # which is best is for a person to say
     assert [j.name for j in fits] == ["affine, fidelity 0", "affine, fidelity 0.1", "affine, fidelity 10"]
     cosines = [j.cosine_source for j in fits]
@@ -167,7 +167,7 @@ def test_other_kinds_and_kernels(db, kind, kernel):
 
 def test_of_several_kinds_the_one_that_does_best_on_rows_kept_aside_is_chosen(db):
     run = align(db, kind=("lowrank", "affine", "residual"), rank=1, n_frequencies=64)
-    assert [j.name for j in run.judgements[1:4]] == ["lowrank", "affine", "residual"]
+    assert [j.name for j in run.evaluations[1:4]] == ["lowrank", "affine", "residual"]
     assert run.chosen in (2, 3)
 
 
@@ -217,7 +217,7 @@ def test_a_given_map_is_judged_on_the_rows_its_own_fit_held_out(db, tmp_path):
     run = align(db, held_out=0.3, seed=7)
     run.export(tmp_path / "map.npz")
     again = spec_store.align("images", "clip", "dino", db=db, map=tmp_path / "map.npz", write=True)
-    assert [j.name for j in again.judgements] == ["none", "given"]
+    assert [j.name for j in again.evaluations] == ["none", "given"]
     assert again.record.counts == run.record.counts
     assert again.after.spec_diff == pytest.approx(run.after.spec_diff, rel=1e-5)
     assert "fit" not in again.seconds
@@ -396,7 +396,7 @@ def test_rows_without_a_usable_vector(tmp_path, bad):
         ({"target": "clip"}, InputError, "can't be aligned to itself"),
         ({"where": "nonsense ="}, FilterError, "can't be used"),
         ({"where": "label = 'x'"}, FilterError, "No row of"),
-        ({"where": "id < 30"}, InputError, "gives 6 rows to judge steps by; at least 12 are needed"),
+        ({"where": "id < 30"}, InputError, "gives 6 rows for validation; at least 12 are needed"),
         ({"column": "dino"}, ColumnClashError, "already has dino"),
         ({"beta": -1}, InputError, "beta is -1"),
         ({"betta": 1}, InputError, "Did you mean 'beta'"),
