@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .spectral.features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
     from .spectral.spectrum import Modes, Spectrum, solve
     from .workflows.align import Alignment, align
-    from .workflows.compare import Comparison, compare
+    from .workflows.compare import compare
+    from .workflows.comparison import Comparison
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.query import clusters, list_runs, query, undo
     from .workflows.update import update
@@ -32,7 +33,7 @@ _HOMES = {
     "Bandwidths": ".spectral.bandwidth",
     "Cluster": ".spectral.clusters",
     "CompareOptions": ".options",
-    "Comparison": ".workflows.compare",
+    "Comparison": ".workflows.comparison",
     "CosineMap": ".spectral.features",
     "CovarianceAccumulator": ".spectral.covariance",
     "FeatureMap": ".spectral.features",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..alignment import AlignOptions
     from ..connector import Location
     from ..options import CompareOptions
-    from ..workflows.compare import Comparison
+    from ..workflows.comparison import Comparison
 
 _MOST_CLUSTERS = 12
 
