@@ -77,7 +77,7 @@ runpy.run_module("spec_store", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("module", ["click", "spec_store.workflows.query", "pyarrow.lib", "lancedb"])
+@pytest.mark.parametrize("module", ["click", "spec_store.workflows.query", "pyarrow.lib", "lance"])
 def test_ctrl_c_while_modules_are_imported_is_told_in_one_line(store, module):
     command = [sys.executable, "-c", _INTERRUPTED_IMPORT, module, *QUERY, "--db", store]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
