@@ -142,7 +142,7 @@ class Alignment:
         """
         if not self.better and not (self.options.force if force is None else force):
             raise NotBetterError(
-                f"Not written: on held-out rows {self.column!r} has SPEC-diff {self.after.spec_diff:.4g} and"
+                f"Not written: on the test rows {self.column!r} has SPEC-diff {self.after.spec_diff:.4g} and"
                 f" distance {self.after.distance:.4g} to {self.columns[1]!r}; {self.columns[0]!r} itself has"
                 f" {self.before.spec_diff:.4g} and {self.before.distance:.4g}."
                 " --force (force=True) writes it all the same."
@@ -442,13 +442,13 @@ def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
     if found.invalid.n_rows and not options.skip_invalid:
         raise InvalidVectorsError(
             f"{found.invalid.n_rows:,} rows of {source.describe()} can't be aligned:"
-            f" {found.invalid.describe()}. Repair them, or leave them out with --skip-invalid"
+            f" {found.invalid.describe()}. Repair them, or skip them with --skip-invalid"
             " (skip_invalid=True): their result is then null."
         )
     parts = {
         "to train on": found.n_train,
         "for validation": len(found.validation.a),
-        "held out": len(found.held_out.a),
+        "to test on": len(found.held_out.a),
     }
     for what, n in parts.items():
         if n < _FEWEST_ROWS:
@@ -462,7 +462,7 @@ def _cluster_warning(pair: tuple[str, str], members: str | None) -> list[str]:
     if members is not None:
         return []
     return [
-        f"no clusters of {pair[0]} and {pair[1]} are in the table, so none are judged one by one: run"
+        f"no clusters of {pair[0]} and {pair[1]} are in the table, so none is evaluated by itself: run"
         " spec-store compare first."
     ]
 

@@ -230,7 +230,7 @@ def _check_invalid(source: Source, state: CovarianceAccumulator, options: Compar
     if state.invalid.n_rows and not options.skip_invalid:
         raise InvalidVectorsError(
             f"{state.invalid.n_rows:,} rows of {source.describe()} can't be compared:"
-            f" {state.invalid.describe()}. Repair them, or leave them out with --skip-invalid"
+            f" {state.invalid.describe()}. Repair them, or skip them with --skip-invalid"
             " (skip_invalid=True): their result columns are then null."
         )
 

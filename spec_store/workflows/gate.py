@@ -246,7 +246,7 @@ def gate(
 def _no_clusters(pair: tuple[str, str]) -> str:
     return (
         f"the table holds no clusters of {pair[0]} and {pair[1]}, so only all rows and the slices named are"
-        " judged: run spec-store compare first."
+        " evaluated: run spec-store compare first."
     )
 
 
@@ -282,7 +282,7 @@ def _map(given: Any, source: Source, pair: tuple[str, str]) -> tuple[AlignmentMa
     if run is None:
         raise InputError(
             f"{source.describe()} holds no column that aligns {pair[0]!r} to {pair[1]!r}. Run spec-store"
-            " align, or give --map FILE, or --no-map to judge a switch without any."
+            " align, or give --map FILE, or --no-map to evaluate the switch without one."
         )
     return recorded_map(run, source), f"run {run.run_id}"
 
@@ -290,7 +290,9 @@ def _map(given: Any, source: Source, pair: tuple[str, str]) -> tuple[AlignmentMa
 def _clusters(source: Source, pair: tuple[str, str]) -> list[tuple[str, str]]:
     """Name and filter of each cluster of the newest comparison of these columns that the source holds."""
     held = held_comparisons(source, columns=pair)
-    return [(f"cluster {c.cluster} (held by {c.side})", c.where) for c in (held[0].clusters if held else ())]
+    return [
+        (f"cluster {c.cluster} (grouped by {c.side})", c.where) for c in (held[0].clusters if held else ())
+    ]
 
 
 @dataclass
@@ -306,8 +308,8 @@ class _GateJudge:
         self._gallery_keys, self._gallery = self._rows(_ALL, self.judged_rows)
         if len(self._gallery_keys) < _FEWEST_JUDGED:
             raise InputError(
-                f"{len(self._gallery_keys)} rows of {self.reader.source.describe()} are held out from the"
-                f" map's fit; at least {_FEWEST_JUDGED} are needed to judge it."
+                f"{len(self._gallery_keys)} rows of {self.reader.source.describe()} are test rows of the"
+                f" map, never fitted on; at least {_FEWEST_JUDGED} are needed to evaluate it."
             )
 
     def _rows(self, where: str, n: int) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:

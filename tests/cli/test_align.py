@@ -87,7 +87,7 @@ def test_what_is_no_better_is_shown_and_not_written_unless_forced(db, tmp_path):
     done = run("align", *PAIR, "--map", tmp_path / "bad.npz", db=db, code=1)
     assert "given *" in done.stdout
     assert "No column was written." in done.stdout
-    assert "Error: Not written: on held-out rows 'clip_as_dino' has SPEC-diff" in done.stderr
+    assert "Error: Not written: on the test rows 'clip_as_dino' has SPEC-diff" in done.stderr
     assert "clip_as_dino" not in names(db)
     run("align", *PAIR, "--map", tmp_path / "bad.npz", "--force", db=db)
     assert "clip_as_dino" in names(db)

@@ -233,7 +233,7 @@ def test_a_map_that_makes_it_worse_is_not_written_unless_forced(db, tmp_path):
     noise = rng.standard_normal((16, 12)).astype(np.float32)
     noise[:, 0] += 5  # all rows nearly alike
     bad = spec_store.AlignmentMap(noise, np.full(12, 9, np.float32), np.zeros((16, 0), np.float32))
-    with pytest.raises(NotBetterError, match="Not written: on held-out rows 'clip_as_dino' has SPEC-diff"):
+    with pytest.raises(NotBetterError, match="Not written: on the test rows 'clip_as_dino' has SPEC-diff"):
         spec_store.align("images", "clip", "dino", db=db, key="id", map=bad, write=True)
     assert snapshot(db) == before
     run = spec_store.align("images", "clip", "dino", db=db, key="id", map=bad, write=True, force=True)
@@ -354,7 +354,7 @@ def test_what_the_source_cannot_see_is_told_as_lost_and_the_gate_names_those_row
 
     found = spec_store.gate("images", "clip", "dino", db=db)
     failing = {s.name for s in found.slices if s.verdict in ("re-embed", "in part")}
-    assert {f"cluster {c.cluster} (held by dino)" for c in lost} <= failing
+    assert {f"cluster {c.cluster} (grouped by dino)" for c in lost} <= failing
     told = spec_store.query("images", found.re_embed, select=["id"], db=db).read_all()["id"].to_numpy()
     wanted = np.flatnonzero(truth >= 0)
     assert found.n_re_embed == len(told)
