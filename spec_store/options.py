@@ -74,8 +74,9 @@ class CompareOptions:
         In which features and their products are computed. "float64" takes about twice as long, and
         distinguishes nearly identical embeddings.
     key
-        A column that identifies rows: columns of two stores are matched by it, the sample depends on it,
-        and typical rows are named by it. None: the store's own row key.
+        A column that identifies rows: columns of two stores are matched by it, and typical rows are named by
+        it. The sample and the halves depend on it too, unless its values repeat: then on the store's own row
+        key, which None stands for.
     on_missing
         What to do with rows that only one of two stores holds: "error" refuses, "drop" leaves them out.
     prefix

@@ -76,7 +76,8 @@ def compare(
     Notes
     -----
     Cost: two passes over the two columns. Pass 1 is O(n p²) for p stacked features, memory O(p²)
-    whatever the number of rows; a join of two stores holds 40 bytes per row for their ids.
+    whatever the number of rows; a join of two stores holds 40 bytes per row for their ids, and a `key` in one
+    store 16 bytes per row while its repetitions are counted.
 
     Examples
     --------
