@@ -50,7 +50,7 @@ lint: $(BIN)/.installed
 	$(BIN)/lint-imports
 
 test: lint test-floor
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-floor: $(FLOOR)/.installed
 	@$(FLOOR)/bin/python -c "import sys; print('The oldest dependencies, with Python', sys.version.split()[0])"
