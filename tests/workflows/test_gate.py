@@ -158,7 +158,7 @@ def test_clusters_of_the_newest_comparison_come_first(tmp_path):
     plain = json.loads(json.dumps(found.to_json()))
     assert set(plain) == {
         *("table", "columns", "map", "k", "fail_under", "min_rows", "overall", "slices", "re_embed"),
-        *("n_re_embed", "passed", "failed"),
+        *("n_re_embed", "passed", "failed", "warnings"),
     }
     assert set(plain["slices"][0]) == {"name", "where", "n_rows", "n_judged", "recall", "overlap", "verdict"}
     assert plain["passed"] is False
