@@ -261,10 +261,10 @@ def print_alignment(run: Alignment, given: tuple[str, str], export: str | None =
         body.append([name, *whole, *(_share(v) for v in _row_figures(j)), *ends])
     echo_table(header, body, right=range(1, 9))
     echo(
-        f"distance: root mean square of the difference between the kernel values of the map and of {b}."
-        f" recall: share of rows whose own vector in {b} is among the nearest. as {a}, as {b}: share of the"
-        f" 10 nearest neighbours that the row also has in {a}, in {b}. cos: mean cosine. λ: leading"
-        f" eigenvalues of the difference, for groups of the map and of {b}."
+        f"distance: root mean square difference of the kernel values of the map and of {b}; recall: share of"
+        f" rows\nwhose own vector in {b} is among the nearest; as {a}, as {b}: share of the 10 nearest"
+        f" neighbours\nthat a row also has in {a}, in {b}; cos: mean cosine; λ: leading eigenvalues, for"
+        f" groups of the map and of {b}."
     )
     if run.after.clusters and not run.options.compares_fidelities:
         echo(f"By SPEC cluster, for the map marked *; recovered: share of the gap from {a} to {b} closed.")

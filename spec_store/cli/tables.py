@@ -10,7 +10,7 @@ from .group import main
 from .help import headed, next_command
 from .options import json_option, location_options, table_option
 from .rows import FORMATS, chosen_format, write_rows
-from .terminal import echo, echo_json, echo_table
+from .terminal import echo, echo_json, echo_table, print_warnings
 from .text import format_number
 
 if TYPE_CHECKING:
@@ -87,11 +87,21 @@ def runs(db: Location, table: str | None, as_json: bool) -> None:
     """List recorded runs, newest first."""
     from ..workflows.query import list_runs
 
-    found = list_runs(db=db, table=table).to_pylist()
     if as_json:
-        echo_json(found)
+        echo_json(list_runs(db=db, table=table).to_pylist())
         return
-    header = ["run", "kind", "table", "columns", "prefix", "rows", "clusters", "SPEC-diff", "status"]
+    shown = {
+        "run_id": "run",
+        "kind": "kind",
+        "table": "table",
+        "columns": "columns",
+        "prefix": "prefix",
+        "n_rows": "rows",
+        "n_clusters": "clusters",
+        "spec_diff": "SPEC-diff",
+        "status": "status",
+    }
+    found = list_runs(db=db, table=table, columns=list(shown)).to_pylist()
     body = [
         [
             *(r["run_id"], r["kind"], r["table"], ",".join(r["columns"]), r["prefix"], f"{r['n_rows']:,}"),
@@ -101,7 +111,7 @@ def runs(db: Location, table: str | None, as_json: bool) -> None:
         ]
         for r in found
     ]
-    echo_table(header, body, right=(5, 6, 7))
+    echo_table(list(shown.values()), body, right=(5, 6, 7))
 
 
 @main.command()
@@ -121,10 +131,14 @@ def undo(table: str, db: Location, prefix: str) -> None:
 def connectors(as_json: bool) -> None:
     """List installed connectors: name, package, version, capabilities."""
     import dataclasses
+    import warnings
 
     from ..plugins import installed_connectors
 
-    found = installed_connectors()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = installed_connectors()
+    print_warnings([str(w.message) for w in caught])
     if as_json:
         echo_json([dataclasses.asdict(c) for c in found])
         return

@@ -146,9 +146,16 @@ class Registry:
         options = dict(self.location.storage_options) or None
         self._connector.append(self.location.uri, table, rows, key=key, options=options)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The table of runs, a row per run, newest first, without states; none where there is no table."""
-        found = self._read(RUNS_TABLE, [f.name for f in RUN_FIELDS])
+    def rows(self, fields: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """The table of runs, a row per run, newest first; none where there is no table.
+
+        Parameters
+        ----------
+        fields
+            Those wanted beside ``run_id`` and ``created_at``: nothing else is read. None is `RUN_FIELDS`.
+        """
+        names = [f.name for f in RUN_FIELDS] if fields is None else fields
+        found = self._read(RUNS_TABLE, list(dict.fromkeys(["created_at", *names])))
         return sorted(found, key=lambda row: (row["created_at"], row["run_id"]), reverse=True)
 
     def comparisons(self, run_ids: Iterable[str]) -> list[ComparisonRecord]:

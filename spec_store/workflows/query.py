@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..connector import Location, Source, find_field, is_own_result
-from ..errors import InputError, TableNotFoundError, UnsupportedError, sentence
+from ..errors import (
+    ColumnNotFoundError,
+    InputError,
+    TableNotFoundError,
+    UnsupportedError,
+    did_you_mean,
+    sentence,
+)
 from ..runs.records import ComparisonRecord
 from ..runs.registry import RUN_FIELDS, Registry, cluster_table
 from ..spectral.scoring import RESULT_COLUMNS
@@ -132,13 +139,17 @@ def clusters(
     return ClusterReport(run, rows, tuple(others))
 
 
-def list_runs(*, db: Database = None, table: str | None = None) -> pa.Table:
+def list_runs(
+    *, db: Database = None, table: str | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Recorded runs, newest first, without their states, with what became of their columns.
 
     Parameters
     ----------
     table
         Only runs on the table of this name, and runs whose results it holds.
+    columns
+        Those of the result that are wanted; None is all. Nothing that they don't need is read.
 
     Returns
     -------
@@ -155,7 +166,14 @@ def list_runs(*, db: Database = None, table: str | None = None) -> pa.Table:
     registry = Registry.of(location)
     if registry is None:
         raise UnsupportedError(f"{location} keeps no runs: its connector can't append to tables.")
-    rows = registry.rows()
+    fields = [*RUN_FIELDS, pa.field("status", pa.string())]
+    if columns is not None:
+        by_name = {f.name: f for f in fields}
+        for name in columns:
+            if name not in by_name:
+                raise ColumnNotFoundError(f"Runs have no column {name!r}. {did_you_mean(name, by_name)}")
+        fields = [by_name[name] for name in columns]
+    rows = registry.rows({*_STATUS_FIELDS, *(f.name for f in fields)} - {"status"})
     if not rows:
         raise TableNotFoundError(f"No run is recorded in {location}. Run spec-store compare first.")
     tables = {row["table"] for row in rows} | ({table} if table else set())
@@ -170,8 +188,7 @@ def list_runs(*, db: Database = None, table: str | None = None) -> pa.Table:
         moved = here is not None and row["run_id"] in here.by_run
         if moved or table in (None, row["table"]):
             found.append({**row, "status": "current" if moved else status})
-    schema = pa.schema([*RUN_FIELDS, ("status", pa.string())])
-    return pa.Table.from_pylist(found, schema=schema)
+    return pa.Table.from_pylist(found, schema=pa.schema(fields))
 
 
 def _results(table: str, location: Location) -> Results | None:
@@ -179,6 +196,9 @@ def _results(table: str, location: Location) -> Results | None:
         return result_columns(open_table(table, location))
     except TableNotFoundError:
         return None
+
+
+_STATUS_FIELDS = ("run_id", "table", "prefix", "written", "finished")
 
 
 def _status(row: dict[str, Any], results: Results | None, *, newest: bool) -> str:

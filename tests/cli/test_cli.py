@@ -149,6 +149,16 @@ def test_connectors_lists_name_package_version_and_capabilities():
         (["runs"], "Run spec-store compare first"),
         (["undo", "--table", "images", "--prefix", "x"], "has no result columns with prefix 'x'"),
         (["runs", "--db", "nowhere"], "nowhere"),
+        (["query", "--table", "images", "--db", ""], "The database's path is empty"),
+        (["compare", "--table", "images", "--cols", "clip,dino", "--seed", "-1"], "seed is -1; expected"),
+        (
+            ["compare", "--table", "images", "--cols", "clip,dino", "--batch-rows", "9" * 12],
+            "batch_rows is 9",
+        ),
+        (
+            ["align", "--table", "images", "--source", "clip", "--target", "dino", "--seed", "-1"],
+            "seed is -1",
+        ),
     ],
 )
 def test_failures_exit_with_1_and_one_line_on_stderr(db, arguments, said):

@@ -13,7 +13,7 @@ import spec_store
 from command import run as command
 from lance_tables import make_table
 from planted import vectors
-from spec_store.errors import ColumnClashError, InputError, TableNotFoundError
+from spec_store.errors import ColumnClashError, ColumnNotFoundError, InputError, TableNotFoundError
 from spec_store.runs.records import AlignmentRecord, ComparisonRecord, json_values
 from spec_store.runs.registry import Registry
 from spec_store.stores.locate import location_of
@@ -217,6 +217,14 @@ def test_reading_one_state_reads_no_other(db, compared):
     spec_store.list_runs(db=db)
     assert pa.default_memory_pool().max_memory() - max(peak, read) < 10_000_000
     assert table.count_rows() == 2
+
+
+def test_runs_are_listed_by_the_columns_asked_for(compared):
+    folder, run = compared
+    listed = spec_store.list_runs(db=folder, columns=["status", "run_id"])
+    assert listed.to_pylist() == [{"status": "current", "run_id": run.run_id}]
+    with pytest.raises(ColumnNotFoundError, match=r"Did you mean 'status'\?"):
+        spec_store.list_runs(db=folder, columns=["state"])
 
 
 def test_listing_no_runs_says_what_to_do(tmp_path):
