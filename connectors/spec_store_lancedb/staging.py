@@ -14,7 +14,7 @@ from lance.fragment import DataFile
 from numpy.typing import NDArray
 
 from spec_store.connector import Annotation
-from spec_store.errors import SpecStoreError
+from spec_store.errors import RetryError, SpecStoreError
 from spec_store.stores.streaming import ordered_map
 
 from .dataset import local_folder, scan
@@ -160,12 +160,23 @@ def _nulls(annotation: Annotation, n: int) -> Iterator[pa.RecordBatch]:
 
 
 def is_complete(dataset: lance.LanceDataset, staged: Staged) -> bool:
-    """Whether a staged file is still there, with all its rows: a cleanup by others may have removed it."""
+    """Whether a staged file is still there, with all its rows: a cleanup by others may have removed it.
+
+    Raises RetryError for a file that was cut short: Lance doesn't notice when a disk has no room for its end.
+    """
     session = dataset.new_file_session()
     name = f"data/{staged.path}"
-    return (
-        bool(session.contains(name)) and session.open_reader(name).metadata().num_rows == staged.physical_rows
-    )
+    if not session.contains(name):
+        return False
+    try:
+        return bool(session.open_reader(name).metadata().num_rows == staged.physical_rows)
+    except OSError as error:
+        if local_folder(dataset) is None:
+            raise
+        raise RetryError(
+            f"A column file in {dataset.uri} was cut short, as happens on a full disk. Nothing was published."
+            " Free some space and try again."
+        ) from error
 
 
 def delete_staged(dataset: lance.LanceDataset, path: str) -> None:

@@ -1,3 +1,4 @@
+import os
 import threading
 import warnings
 
@@ -267,6 +268,19 @@ def test_two_runs_on_the_same_columns_do_not_mix(folder):
 
     open_source(folder).annotate(during(folder, second_run))
     assert_annotated(folder, ids=IDS)
+
+
+def test_a_column_file_that_was_cut_short_is_refused_and_removed(folder):
+    before = data_files(folder)
+
+    def cut():
+        for path in leftovers(folder)[0]:
+            os.truncate(folder / "images.lance" / "data" / path, 100)
+
+    with pytest.raises(RetryError, match="was cut short, as happens on a full disk"):
+        annotate_observed(folder, once(Step.STAGED, cut))
+    assert data_files(folder) == before
+    assert leftovers(folder) == NOTHING
 
 
 def test_a_cleanup_that_removes_staged_files_makes_them_staged_again(folder):
