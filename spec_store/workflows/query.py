@@ -265,7 +265,7 @@ def undo(table: str, *, prefix: str, db: Database = None) -> list[str]:
     source = open_table(table, db)
     present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
     present += [f.name for f in source.schema if f.name == prefix and is_own_result(pa.schema([f]))]
+    source.undo(present)  # with no columns, too: it removes what killed runs have left
     if not present:
         raise InputError(f"{sentence(source.describe())} has no result columns with prefix {prefix!r}.")
-    source.undo(present)
     return present
