@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from command import run
-from lance_tables import leftovers
+from lance_tables import NOTHING, leftovers
 
 SMALL = ["--dim", "60", "--sample-rows", "1500", "--key", "id"]
 
@@ -42,7 +42,7 @@ def test_a_table_is_compared_asked_appended_to_compared_again_aligned_gated_and_
         run("undo", *images, "--prefix", prefix, db=db)
     after = lance.dataset(f"{db}/images.lance").to_table(filter="id < 5000").sort_by("id")
     assert after.equals(before)
-    assert leftovers(db) == (set(), [], [])
+    assert leftovers(db) == NOTHING
 
 
 def test_parquet_files_are_compared_into_a_new_file(tmp_path, planted_table):
