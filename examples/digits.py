@@ -18,7 +18,8 @@ def main() -> None:
         for cluster in report.clusters.slice(0, 5).to_pylist():
             labels = ", ".join(f"{e['share']:.0%} {e['value']}" for e in cluster["labels"])
             print(
-                f"cluster {cluster['cluster']}, held by {cluster['side']}: {cluster['size']} rows, {labels}"
+                f"cluster {cluster['cluster']}, grouped by {cluster['side']}:"
+                f" {cluster['size']} rows, {labels}"
             )
         where = f"{run.prefix}_cluster = 0 AND {run.prefix}_score > 1"
         rows = spec_store.query("images", where, select=["id", "label"], limit=5, db=db).read_all()

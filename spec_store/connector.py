@@ -47,7 +47,7 @@ class Capability(str, Enum):
     PARTITIONS = "partitions"  # more than one partition, for several workers
     ANNOTATE = "annotate"  # result columns can be written back to existing rows
     INDEX = "index"  # a scalar index can be built on a result column
-    TABLES = "tables"  # one URI holds several tables, told apart by name
+    TABLES = "tables"  # one URI holds several tables, by name
     CREATE = "create"  # a new table or file can be created from batches
     APPEND = "append"  # rows can be appended to a table, or replaced by key: what the run registry needs
     WRAP = "wrap"  # data held in memory can be a source

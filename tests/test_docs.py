@@ -93,7 +93,7 @@ def test_every_public_name_is_documented():
 def test_the_example_runs():
     command = [sys.executable, str(ROOT / "examples" / "digits.py")]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "cluster 0, held by pixels: " in shown
+    assert "cluster 0, grouped by pixels: " in shown
     assert "100% 0" in shown
 
 

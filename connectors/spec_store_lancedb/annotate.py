@@ -46,7 +46,7 @@ __all__ = ["Step", "annotate", "drop_annotations"]
 
 
 class Step(Enum):
-    """Moments of an annotation that an observer is told of."""
+    """Moments of an annotation that an observer is notified of."""
 
     STARTED = "what dead runs left is removed, nothing is staged"
     STAGED = "column files are complete"

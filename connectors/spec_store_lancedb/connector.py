@@ -169,7 +169,7 @@ class LanceDBConnector(Connector):
 
 @contextmanager
 def _own_errors(batches: Iterator[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Raise what the stream itself raised, in place of what Lance makes of it."""
+    """Raise what the stream itself raised, instead of what Lance makes of it."""
     raised: list[BaseException] = []
 
     def stream() -> Iterator[pa.RecordBatch]:

@@ -63,7 +63,7 @@ def nearest(
     gallery: NDArray[Any] | None = None,
     own: NDArray[np.intp] | None = None,
 ) -> NDArray[np.intp]:
-    """The `k` nearest rows of the gallery, each row's own left out; in no order.
+    """The `k` nearest rows of the gallery, without each row's own; in no order.
 
     Parameters
     ----------

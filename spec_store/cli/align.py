@@ -203,7 +203,7 @@ def align(
     if export and not Path(export).absolute().parent.is_dir():
         raise click.UsageError(f"--export {export}: there is no folder {Path(export).absolute().parent}.")
     if export and is_onnx(export):
-        import_onnx()  # whether it is installed is told before any work
+        import_onnx()  # whether it is installed is checked before any work
     with shown_progress() as progress:
         run = run_alignment(
             table,
@@ -398,12 +398,12 @@ def gate(
     spec-store gate --table images --source clip --target dino
     spec-store gate --table images --source clip --target dino --slice "label = 'cat'" --fail-under 0.9
     """
-    from ..workflows.gate import gate as judge
+    from ..workflows.gate import gate as evaluate
 
     if no_map and map_file:
         raise click.UsageError("Give --map or --no-map, not both.")
     with shown_progress() as progress:
-        found = judge(
+        found = evaluate(
             table, map=None if no_map else map_file or "recorded", slices=slices, progress=progress, **fields
         )
     if as_json:

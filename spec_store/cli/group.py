@@ -43,12 +43,12 @@ class _Group(click.Group):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse; --help and --version print here."""
-        with _told(debug=False):
+        with _reported(debug=False):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
-        with _told(debug=ctx.params["debug"]):
+        with _reported(debug=ctx.params["debug"]):
             return super().invoke(ctx)
 
 
@@ -62,7 +62,7 @@ def _prepare_streams() -> None:
 
 
 @contextmanager
-def _told(*, debug: bool) -> Iterator[None]:
+def _reported(*, debug: bool) -> Iterator[None]:
     """Turn an exception into a message and an exit code."""
     try:
         yield

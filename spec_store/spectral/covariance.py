@@ -82,7 +82,7 @@ class CovarianceAccumulator:
     products
         Shape (halves, P, P), float64, likewise; only blocks on and above the diagonal are kept up to date.
     invalid
-        Rows that were left out because a vector was null, not finite, or zero.
+        Rows that were skipped because a vector was null, not finite, or zero.
 
     Notes
     -----
@@ -111,7 +111,7 @@ class CovarianceAccumulator:
 
     @property
     def n_rows(self) -> int:
-        """Rows seen, unusable ones left out."""
+        """Rows seen, without unusable ones."""
         return sum(self.counts)
 
     @property
@@ -127,7 +127,7 @@ class CovarianceAccumulator:
     def update(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch: the key first, then (at least) the maps' columns.
 
-        Raises InvalidVectorsError where a vector has the wrong width; other unusable rows are left out
+        Raises InvalidVectorsError where a vector has the wrong width; other unusable rows are skipped
         and tallied in `invalid`.
         """
         self.add(self.batch_sums(self.columns(batch)))

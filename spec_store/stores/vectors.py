@@ -25,7 +25,7 @@ NUMPY_TYPES: Mapping[pa.DataType, np.dtype[Any]] = {
 }
 """NumPy's type for each type of element that a vector column may have."""
 
-# A norm under this can't be inverted in float32 without overflow: no direction can be told.
+# A norm under this can't be inverted in float32 without overflow: it has no direction to compute with.
 _SMALLEST_NORM = 1e-30
 # Squares of longer rows overflow float32, and take all digits of an ordinary row's in float64.
 _LARGEST_NORM = 1e18

@@ -52,9 +52,9 @@ class Alignment:
     evaluations
         Before, each map that was fitted, and the baselines, all on the same held-out rows.
     chosen
-        Position of `map` among them: of several, the one with the lowest objective on the rows kept aside.
+        Position of `map` among them: of several, the one with the lowest objective on the validation rows.
     queries
-        Held-out vectors of the embedding whose queries the column answers, by which an index is judged.
+        Test vectors of the embedding whose queries the column answers, by which an index is evaluated.
     record
         All figures as plain values: what ``align --json`` prints and the registry keeps.
     """
@@ -220,7 +220,7 @@ def align(
     source, target
         Vector columns; ``dino=faiss:dino.index`` is a column of another store, matched by `key`.
     map
-        A fitted map, or its file: judged, on the rows that its own fit held out, and written as it is;
+        A fitted map, or its file: evaluated on the test rows of its own fit, and written as it is;
         nothing is fitted.
     write
         Write the column and record the run; what would stop that is checked before any work.
@@ -371,7 +371,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         maps = {name: f.map for name, f in fits.items()} | closed_forms(found, options)
     else:
         maps = {"given": task.map}
-    with timed(seconds, "judge"):
+    with timed(seconds, "evaluate"):
         evaluations = [evaluator.before()]
         evaluations += [
             evaluator.after(name, normalize_rows(m.transform(found.held_out.a))) for name, m in maps.items()

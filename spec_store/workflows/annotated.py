@@ -1,4 +1,4 @@
-"""Which runs' results a table holds: told by its columns, which name their run, not by the table's name."""
+"""Which runs' results a table holds: its columns name their run, whatever the table is called."""
 
 from __future__ import annotations
 

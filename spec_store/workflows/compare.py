@@ -62,7 +62,7 @@ def compare(
     write
         Write the results and record the run; what would stop that is checked before any work.
     results, out
-        A new table of `db`, or a Parquet file, for the results, in place of columns of the table.
+        A new table of `db`, or a Parquet file, for the results, instead of columns of the table.
     options
         Everything else; or give the fields of `CompareOptions` as keywords.
 
@@ -239,16 +239,16 @@ def _check_invalid(source: Source, state: CovarianceAccumulator, options: Compar
 def _warnings(
     columns: tuple[str, str], options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum
 ) -> list[str]:
-    told = bandwidths.warnings() if bandwidths else []
+    messages = bandwidths.warnings() if bandwidths else []
     if options.precision == "float32" and spectrum.spec_diff < 10 * spectrum.rounding:
-        told.append(
+        messages.append(
             f"the embeddings hardly differ: float32 can't tell eigenvalues under {spectrum.rounding:.1g} from"
             " rounding. Use --precision float64 for smaller ones."
         )
     for column, coverage in zip(columns, spectrum.coverage, strict=True):
         if coverage < 0.5 and bandwidths:
-            told.append(
+            messages.append(
                 f"the feature map covers {coverage:.0%} of the kernel of column {column!r}: small groups"
                 " may go unseen. Try a larger --dim, or a larger --bandwidth-scale."
             )
-    return told
+    return messages

@@ -178,7 +178,7 @@ class Comparison:
         Parameters
         ----------
         results
-            A new table of `db` for the row keys and the result columns, in place of new columns.
+            A new table of `db` for the row keys and the result columns, instead of new columns.
         out
             A Parquet file for them. The run is not recorded: the file's field metadata hold its options.
         db

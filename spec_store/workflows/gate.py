@@ -1,4 +1,4 @@
-"""A gate for switching models: does the map serve a cluster or slice, or must its rows be embedded anew?"""
+"""A gate for switching models: does the map serve a cluster or slice, or must its rows be re-embedded?"""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .pairs import SPLIT_SEED, PairReader, column_widths
 __all__ = ["Gate", "GateOptions", "SliceVerdict", "gate"]
 
 _SLICE_ROWS = 1000
-_FEWEST_JUDGED = 10
+_MIN_EVALUATED = 10
 Verdict = Literal["keep", "re-embed", "in part", "too few rows"]
 _ALL = "true"
 _LEAST_RECALL, _LEAST_OVERLAP = 0.8, 0.5
@@ -36,7 +36,7 @@ _FAILING = ("re-embed", "in part")
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What to judge a switch on.
+    """What to evaluate a switch on.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class GateOptions:
     k
         Of recall and overlap.
     fail_under
-        A slice whose recall (or overlap) is less is to be embedded anew. None is 0.8 of recall, or 0.5 of
+        A slice whose recall (or overlap) is less is to be re-embedded. None is 0.8 of recall, or 0.5 of
         overlap where there is no map into the target's space.
     min_rows
         Slices with fewer rows in the table don't fail the gate.
@@ -90,16 +90,16 @@ class SliceVerdict:
     name, where
         What it is, and the SQL filter of its rows.
     n_rows, n_judged
-        Its rows in the table, and those judged: held out from the fit, 1,000 at most.
+        Its rows in the table, and those evaluated: not used in the fit, 1,000 at most.
     recall
-        The share of judged rows whose aligned old vector finds its own target among the k nearest; None
+        The share of evaluated rows whose aligned old vector finds its own target among the k nearest; None
         without a map into the target's space.
     overlap
         The share of a row's k nearest neighbours in the target's space that it has in the aligned vectors
         (without a map: in the source's).
     verdict
         By recall, or by overlap where there is none. "in part": what fails are rows of slices that are to be
-        embedded anew; without them, the slice would be kept.
+        re-embedded; without them, the slice would be kept.
     """
 
     name: str
@@ -130,9 +130,9 @@ class Gate:
     fail_under, k, min_rows
         As given.
     map
-        Which map was judged: a run, a file, or None for none.
+        Which map was evaluated: a run, a file, or None for none.
     re_embed
-        SQL filter of the rows to embed anew, None for no rows.
+        SQL filter of the rows to re-embed, None for no rows.
     n_re_embed
         How many these are.
     warnings
@@ -154,8 +154,8 @@ class Gate:
     @property
     def failed(self) -> tuple[SliceVerdict, ...]:
         """Clusters and slices of at least `min_rows` rows that the switch would break."""
-        judged = (self.overall, *self.slices)
-        return tuple(s for s in judged if s.verdict in _FAILING and s.n_rows >= self.min_rows)
+        evaluated = (self.overall, *self.slices)
+        return tuple(s for s in evaluated if s.verdict in _FAILING and s.n_rows >= self.min_rows)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``gate --json`` prints; its keys are stable."""
@@ -173,7 +173,7 @@ def gate(
     options: GateOptions | None = None,
     **keywords: Any,
 ) -> Gate:
-    """Judge a switch from `source` to `target`: which rows the map carries over, and which it does not.
+    """Evaluate a switch from `source` to `target`: which rows the map carries over, and which it does not.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def gate(
         raise InputError(f"Give either options or keywords ({', '.join(keywords)}), not both.")
     refs = [ColumnRef.parse(column) for column in (source, target)]
     pair = refs[0].name, refs[1].name
-    own = open_table(table, db)  # a wrong name is told before a map that is missing
+    own = open_table(table, db)  # a wrong name is reported before a map that is missing
     fitted, which = _map(map, own, pair)
     about = fitted.about if fitted else {}
     opened = open_columns(
@@ -221,13 +221,13 @@ def gate(
     fail_under = options.fail_under
     if fail_under is None:
         fail_under = _LEAST_RECALL if in_target else _LEAST_OVERLAP
-    judge = _GateJudge(reader, fitted, in_target, options.k, fail_under, options.judged_rows)
+    evaluator = _SliceEvaluator(reader, fitted, in_target, options.k, fail_under, options.judged_rows)
     verdicts = []
     progress("gate", 0, len(wanted))
     for (name, where), n_rows in zip(wanted, counts, strict=True):
-        verdicts.append(judge.verdict(name, where, n_rows))
+        verdicts.append(evaluator.verdict(name, where, n_rows))
         progress("gate", 1, len(wanted))
-    verdicts, filter_ = _told_apart(judge, verdicts)
+    verdicts, filter_ = _separated(evaluator, verdicts)
     return Gate(
         table=table,
         columns=pair,
@@ -250,30 +250,32 @@ def _no_clusters(pair: tuple[str, str]) -> str:
     )
 
 
-def _told_apart(judge: _GateJudge, verdicts: Sequence[SliceVerdict]) -> tuple[list[SliceVerdict], str | None]:
+def _separated(
+    evaluator: _SliceEvaluator, verdicts: Sequence[SliceVerdict]
+) -> tuple[list[SliceVerdict], str | None]:
     """Slices that fail by themselves, and those that do for rows of others; the filter of the former.
 
-    The worst comes first, and all rows together last: each is judged again without the rows that are to be
-    embedded anew by then.
+    The worst comes first, and all rows together last: each is evaluated again without the rows that are to be
+    re-embedded by then.
     """
-    told = list(verdicts)
+    separated = list(verdicts)
     filters: list[str] = []
-    failing = [i for i, v in enumerate(told) if v.verdict == "re-embed"]
-    for i in sorted(failing, key=lambda i: (told[i].where == _ALL, told[i].measure)):
-        v = told[i]
+    failing = [i for i, v in enumerate(separated) if v.verdict == "re-embed"]
+    for i in sorted(failing, key=lambda i: (separated[i].where == _ALL, separated[i].measure)):
+        v = separated[i]
         if filters:
-            rest = judge.verdict(
+            rest = evaluator.verdict(
                 v.name, f"{parenthesized(v.where)} AND {negated(' OR '.join(filters))}", v.n_rows
             )
             if rest.verdict != "re-embed":
-                told[i] = replace(v, verdict="in part")
+                separated[i] = replace(v, verdict="in part")
                 continue
         filters = [_ALL] if v.where == _ALL else [*filters, parenthesized(v.where)]
-    return told, " OR ".join(filters) or None
+    return separated, " OR ".join(filters) or None
 
 
 def _map(given: Any, source: Source, pair: tuple[str, str]) -> tuple[AlignmentMap | None, str | None]:
-    """The map to be judged, and what it is called."""
+    """The map to be evaluated, and what it is called."""
     if given is None or isinstance(given, AlignmentMap):
         return given, None if given is None else "given"
     if given != "recorded":
@@ -296,7 +298,7 @@ def _clusters(source: Source, pair: tuple[str, str]) -> list[tuple[str, str]]:
 
 
 @dataclass
-class _GateJudge:
+class _SliceEvaluator:
     reader: PairReader
     map: AlignmentMap | None
     in_target: bool
@@ -306,10 +308,10 @@ class _GateJudge:
 
     def __post_init__(self) -> None:
         self._gallery_keys, self._gallery = self._rows(_ALL, self.judged_rows)
-        if len(self._gallery_keys) < _FEWEST_JUDGED:
+        if len(self._gallery_keys) < _MIN_EVALUATED:
             raise InputError(
                 f"{len(self._gallery_keys)} rows of {self.reader.source.describe()} are test rows of the"
-                f" map, never fitted on; at least {_FEWEST_JUDGED} are needed to evaluate it."
+                f" map, never fitted on; at least {_MIN_EVALUATED} are needed to evaluate it."
             )
 
     def _rows(self, where: str, n: int) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
@@ -336,7 +338,7 @@ class _GateJudge:
         keys, (a, b) = (
             (self._gallery_keys, self._gallery) if where == _ALL else self._rows(where, _SLICE_ROWS)
         )
-        if len(keys) < _FEWEST_JUDGED:
+        if len(keys) < _MIN_EVALUATED:
             return SliceVerdict(name, where, n_rows, len(keys), None, None, "too few rows")
         known = {key: i for i, key in enumerate(self._gallery_keys)}
         new = np.array([key not in known for key in keys])

@@ -108,7 +108,7 @@ class Gathered:
     members
         For each sampled test row, its values of the extra column; None where none was asked for.
     invalid
-        Rows that were left out.
+        Rows that were skipped.
     """
 
     moments: PairMoments

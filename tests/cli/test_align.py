@@ -49,7 +49,7 @@ def test_align_as_json(db):
     }
     assert found["maps"][0]["recall_1"] is None
     assert 0.5 < found["index_recall"] <= 1
-    assert set(found["seconds"]) == {"moments", "fit", "judge", "write", "index"}
+    assert set(found["seconds"]) == {"moments", "fit", "evaluate", "write", "index"}
 
 
 def test_dry_run_and_export_touch_no_table_and_the_map_loads_without_any_store(db, tmp_path):
