@@ -15,7 +15,7 @@ FLOOR_PYTHON ?= $(shell for minor in 10 11 12 13; do \
 
 # Each kind of store from end to end, column files and commits, and the mathematics.
 FLOOR_TESTS := tests/test_story.py tests/connectors/test_conformance.py tests/connectors/test_lancedb_annotate.py \
-	tests/stores/test_vectors.py tests/spectral/test_covariance_laws.py \
+	tests/connectors/test_lancedb_recovery.py tests/stores/test_vectors.py tests/spectral/test_covariance_laws.py \
 	tests/alignment/test_maps.py
 
 .PHONY: demo test test-floor lint clean
