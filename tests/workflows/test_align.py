@@ -209,7 +209,7 @@ def test_an_exported_map_transforms_queries_as_the_column_was_made(db, tmp_path)
     assert np.abs(loaded.transform(clip) - written).max() < 1e-6
     assert loaded.about["columns"] == ["clip", "dino"]
     assert sorted(p.name for p in tmp_path.iterdir() if "map" in p.name) == ["map.npz"]
-    with pytest.raises(InputError, match="can't be exported"):
+    with pytest.raises(InputError, match="can't be written: there is no folder"):
         run.export(tmp_path / "absent" / "map.npz")
 
 
@@ -380,7 +380,7 @@ def test_rows_without_a_usable_vector(tmp_path, bad):
         align(str(tmp_path), write=True)
     assert snapshot(str(tmp_path)) == before
     run = align(str(tmp_path), write=True, skip_invalid=True)
-    assert run.n_skipped == 3
+    assert run.record.n_skipped == 3
     values = column(str(tmp_path), "clip_as_dino")
     empty = [i for i, v in enumerate(values) if v is None]
     assert empty == (

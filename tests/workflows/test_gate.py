@@ -178,7 +178,7 @@ def test_a_map_in_place_is_judged_by_neighbours(db):
         ({"fail_under": 1.5}, InputError, "fail_under is 1.5"),
         ({"slices": ["nonsense ="]}, FilterError, "can't be used"),
         ({"map": "absent.npz"}, InputError, "No map file"),
-        ({"source": "dino", "target": "clip"}, InputError, "No alignment of 'dino' to 'clip' is recorded"),
+        ({"source": "dino", "target": "clip"}, InputError, "holds no column that aligns 'dino' to 'clip'"),
         ({"map": "wrong width"}, InputError, "The map takes 3 dimensions; 'clip' has 32"),
         ({"table": "imagos"}, InputError, "images"),
     ],
