@@ -2,6 +2,7 @@ import os
 
 # Before NumPy loads: on busy cores the threads of one small product wait for each other, six times as long.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # FAISS
 
 import lancedb
 import numpy as np
