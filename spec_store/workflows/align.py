@@ -468,19 +468,25 @@ def _cluster_warning(pair: tuple[str, str], members: str | None) -> list[str]:
 
 
 def _search_warning(source: Source, column: str, width: int) -> list[str]:
-    """Where a second vector column of one width would break searches that don't name their column."""
-    same = [
-        f.name
-        for f in source.schema
+    """Which searches a new vector column breaks: those that don't name theirs, once there are two."""
+    vectors = {
+        f.name: f.type.list_size
+        for f in source.latest().schema  # of the table that is written to: a join shows other stores' columns
         if f.name != column
         and pa.types.is_fixed_size_list(f.type)
-        and f.type.list_size == width
         and pa.types.is_floating(f.type.value_type)
-    ]
-    if not same:
-        return []
-    also = " and ".join(repr(n) for n in same)
-    return [
-        f"{column!r} has {width} dimensions, like {also}: searches of this table that name no column, such as"
-        f" table.search(q), must then say vector_column_name={same[0]!r}."
-    ]
+    }
+    messages = []
+    if same := [name for name, n in vectors.items() if n == width]:
+        also = " and ".join(repr(name) for name in same)
+        messages.append(
+            f"{column!r} has {width} dimensions, like {also}: searches of this table that name no column,"
+            f" such as table.search(q), must then say vector_column_name={same[0]!r}."
+        )
+    if len(vectors) == 1:
+        (only,) = vectors
+        messages.append(
+            f"{column!r} is this table's second vector column: text searches such as table.search('words')"
+            f" and hybrid searches must then say vector_column_name={only!r}, or query_type='fts'."
+        )
+    return messages

@@ -290,6 +290,22 @@ def test_a_second_vector_column_of_one_width_is_warned_of_with_the_remedy(db):
     assert len(found.search(query, vector_column_name="dino").limit(3).to_list()) == 3
 
 
+def test_searches_that_a_second_vector_column_breaks_are_named_by_columns_that_the_table_has(tmp_path):
+    rows = pair_table(400, seed=0)
+    make_table(tmp_path, rows.select(["id", "clip"]))
+    make_table(tmp_path, rows.select(["id", "dino"]), name="others")
+    target = f"dino=lancedb:{tmp_path}#others/dino"
+    run = spec_store.align("images", "clip", target, db=tmp_path, write=True, force=True, **QUICK)
+    assert not any("table.search(q)" in w for w in run.warnings)  # its one other vector column is wider
+    (warning,) = [w for w in run.warnings if "table.search('words')" in w]
+    assert "vector_column_name='clip'" in warning
+    table = lancedb.connect(tmp_path).open_table("images")
+    with pytest.raises(ValueError, match="more than one vector column"):
+        table.search("words")
+    again = spec_store.align("images", "clip", target, db=tmp_path, force=True, **QUICK)
+    assert [w for w in again.warnings if "search" in w] == [warning]
+
+
 def test_a_cluster_is_judged_by_its_own_rows(db):
     spec_store.compare("images", ["clip", "dino"], db=db, key="id", write=True, dim=60, sample_rows=1500)
     ids = pa.array(np.arange(N))
