@@ -1,4 +1,4 @@
-"""Row keys by hash: samples, halves and splits that do not depend on where a row lies."""
+"""Row keys by hash: samples and splits that do not depend on where a row lies."""
 
 from __future__ import annotations
 

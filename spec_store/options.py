@@ -68,15 +68,13 @@ class CompareOptions:
         SQL filter: only these rows are compared and annotated.
     skip_invalid
         Skip rows with null, non-finite or zero vectors, instead of refusing.
-    min_stability
-        Modes on which the two halves of the rows agree less are not reported as clusters.
     precision
         In which features and their products are computed. "float64" takes about twice as long, and
         distinguishes nearly identical embeddings.
     key
         A column that identifies rows: columns of two stores are matched by it, and typical rows are named by
-        it. The sample and the halves depend on it too, unless its values repeat: then on the store's own row
-        key, which None stands for.
+        it. The sample depends on it too, unless its values repeat: then on the store's own row key, which
+        None stands for.
     on_missing
         What to do with rows that only one of two stores holds: "error" refuses, "drop" leaves them out.
     prefix
@@ -104,7 +102,6 @@ class CompareOptions:
     rotate: Literal["varimax", "none"] = "varimax"
     where: str | None = None
     skip_invalid: bool = False
-    min_stability: float = 0.5
     precision: Literal["float32", "float64"] = "float32"
     key: str | None = None
     on_missing: Literal["error", "drop"] = "error"
@@ -131,7 +128,6 @@ class CompareOptions:
             check_count("threads", self.threads, 1, MOST_THREADS)
         check_number("bandwidth_scale", self.bandwidth_scale, 1e-6, 1e6)
         check_number("eta", self.eta, 1e-6, 1e6)
-        check_number("min_stability", self.min_stability, 0, 1)
         if self.bandwidth is not None:
             if len(self.bandwidth) != 2:
                 raise InputError(f"bandwidth is {self.bandwidth}; expected one σ per embedding, or auto.")

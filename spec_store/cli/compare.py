@@ -184,13 +184,6 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         show_default=True,
         help="Rotate modes of nearly equal eigenvalues by varimax, or take the raw eigenvectors.",
     ),
-    click.option(
-        "--min-stability",
-        type=float,
-        default=0.5,
-        show_default=True,
-        help="Least agreement (0 to 1) of the two halves of the rows for a mode to be reported.",
-    ),
 )
 @headed("Execution", seed_option, batch_rows_option, threads_option)
 def compare(

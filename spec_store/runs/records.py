@@ -46,7 +46,7 @@ class ClusterRecord:
     size
         Members, once rows were scored.
     stability
-        Agreement of the two halves of the rows, in [0, 1]; None where it is unknown.
+        In [0, 1]; None where it is unknown.
     top_rows
         Keys of its most typical rows, once rows were scored.
     where

@@ -41,8 +41,6 @@ class Cluster:
         |λ|: the (rotated) mode's Rayleigh quotient under the kernel difference.
     energy
         The mode's Rayleigh quotient under each embedding's own kernel, K_A/n and K_B/n.
-    stability
-        Agreement of the two halves of the rows, in [0, 1]; NaN unknown.
     weights
         Shape (p,), over all whitened features: the mode, signed so that the cluster's rows score positive.
     offsets
@@ -56,7 +54,6 @@ class Cluster:
     end: int
     strength: float
     energy: tuple[float, float]
-    stability: float
     weights: NDArray[np.float64]
     offsets: tuple[float, float]
     held_scale: float
@@ -70,7 +67,6 @@ def find_clusters(
     *,
     rotate: bool = True,
     floor: float = 0.0,
-    min_stability: float = 0.5,
 ) -> tuple[Cluster, ...]:
     """Turn the modes of both ends into clusters, strongest first over both ends.
 
@@ -83,8 +79,6 @@ def find_clusters(
         Varimax among modes of like strength at each end, which unmixes near-equal eigenvalues [1]_, [2]_.
     floor
         The size of error of an eigenvalue: no weaker mode is reported.
-    min_stability
-        Modes on which the halves of the rows agree less are not reported.
 
     Notes
     -----
@@ -103,11 +97,8 @@ def find_clusters(
         k = scores.shape[1]
         rotation = _rotation(reported.eigenvalues, scores) if rotate and k > 1 else np.eye(k)
         turned = reported.rotated(rotation)
-        stability = spectrum.stability(end, turned)
         side = spectrum.sides[end]
         for j, mode_scores in enumerate((scores @ rotation).T):
-            if stability[j] < min_stability:
-                continue
             held = features[:, side] @ turned.weights[side, j] - turned.offsets[end, j]
             for sign in _lobes(mode_scores):
                 strength = float(abs(turned.eigenvalues[j]))
@@ -116,7 +107,6 @@ def find_clusters(
                     end=end,
                     strength=strength,
                     energy=(float(turned.energies[0, j]), float(turned.energies[1, j])),
-                    stability=float(stability[j]),
                     weights=sign * turned.weights[:, j],
                     offsets=(sign * float(turned.offsets[0, j]), sign * float(turned.offsets[1, j])),
                     held_scale=held_scale,

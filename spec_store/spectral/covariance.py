@@ -19,38 +19,31 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..keys import hash_keys
 from ..stores.vectors import InvalidRows, decode
 from .features import FeatureMap, feature_map_from_arrays
 
 __all__ = ["BatchSums", "CovarianceAccumulator", "RawMoment", "RowColumns"]
 
-_FORMAT = 2
-_HALVES_SEED = 1_618_033  # which half a row is in must never change: saved states depend on it
+_FORMAT = 3
+_OLD_FORMAT = 2  # its sums are those of two halves of the rows, or of one part
 _TILE = 2048
-# Two halves of a larger state would cost gigabytes; the stability of its modes is not measured.
-_LARGEST_HALVED = 4096
 
 
 @dataclass(frozen=True)
 class RowColumns:
-    """Raw feature columns, less their shifts, of one batch's usable rows, those of the first half first.
-
-    `blocks` holds one (n, n_columns) matrix per map; `split` is where the second half begins.
-    """
+    """Raw feature columns, less their shifts, of one batch's usable rows: per map, shape (n, n_columns)."""
 
     blocks: tuple[NDArray[Any], ...]
-    split: int
     invalid: InvalidRows
 
 
 @dataclass(frozen=True)
 class BatchSums:
-    """What one batch adds to each half: counts, sums (P,), and products (P, P), upper blocks only."""
+    """What one batch adds: usable rows, sums (P,), and products (P, P), upper blocks only."""
 
-    counts: tuple[int, ...]
-    sums: tuple[NDArray[Any], ...]
-    products: tuple[dict[tuple[int, int], NDArray[Any]], ...]
+    n_rows: int
+    sums: NDArray[Any]
+    products: dict[tuple[int, int], NDArray[Any]]
     invalid: InvalidRows
 
 
@@ -64,23 +57,21 @@ class RawMoment(NamedTuple):
 
 @dataclass
 class CovarianceAccumulator:
-    """Sums of the feature columns of rows seen so far, in two halves split by a hash of the row key.
+    """Sums of the feature columns of rows seen so far.
 
     Parameters
     ----------
     maps
         One feature map per embedding; their columns, P in all, are stacked in this order.
-    halves
-        2, or 1 where P > 4,096: the stability of modes is then not measured.
 
     Attributes
     ----------
-    counts
-        Rows in each half.
+    n_rows
+        Rows seen, without unusable ones.
     sums
-        Shape (halves, P), float64; of the columns less their maps' shifts.
+        Shape (P,), float64; of the columns less their maps' shifts.
     products
-        Shape (halves, P, P), float64, likewise; only blocks on and above the diagonal are kept up to date.
+        Shape (P, P), float64, likewise; only the upper triangle is kept up to date.
     invalid
         Rows that were skipped because a vector was null, not finite, or zero.
 
@@ -91,8 +82,7 @@ class CovarianceAccumulator:
     """
 
     maps: Sequence[FeatureMap]
-    halves: int = 0
-    counts: list[int] = field(init=False)
+    n_rows: int = field(init=False, default=0)
     sums: NDArray[np.float64] = field(init=False)
     products: NDArray[np.float64] = field(init=False)
     invalid: InvalidRows = field(init=False, default_factory=InvalidRows)
@@ -100,19 +90,12 @@ class CovarianceAccumulator:
     def __post_init__(self) -> None:
         ends = np.cumsum([0, *(m.n_columns for m in self.maps)])
         self._slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
-        self.halves = self.halves or (2 if self.n_columns <= _LARGEST_HALVED else 1)
         shifts = [m.shift() for m in self.maps]
         self._shifts = [
             None if s is None else s.astype(m.dtype) for m, s in zip(self.maps, shifts, strict=True)
         ]
-        self.counts = [0] * self.halves
-        self.sums = np.zeros((self.halves, self.n_columns))
-        self.products = np.zeros((self.halves, self.n_columns, self.n_columns))
-
-    @property
-    def n_rows(self) -> int:
-        """Rows seen, without unusable ones."""
-        return sum(self.counts)
+        self.sums = np.zeros(self.n_columns)
+        self.products = np.zeros((self.n_columns, self.n_columns))
 
     @property
     def n_columns(self) -> int:
@@ -138,8 +121,7 @@ class CovarianceAccumulator:
         Raises InputError, and leaves the state as it was, for more rows than it holds.
         """
         taken = self.batch_sums(self.columns(batch))
-        too_many = any(n > held for n, held in zip(taken.counts, self.counts, strict=True))
-        if too_many or not self.invalid.includes(taken.invalid):
+        if taken.n_rows > self.n_rows or not self.invalid.includes(taken.invalid):
             raise InputError(
                 f"{len(batch):,} rows can't be taken out of a state of {self.n_rows:,} usable and"
                 f" {self.invalid.n_rows:,} unusable rows: they were not all added to it. Only rows that were"
@@ -157,83 +139,63 @@ class CovarianceAccumulator:
         }
         invalid.update(keys, vectors)
         usable = np.logical_and.reduce([v.usable for v in vectors.values()])
-        rows = np.flatnonzero(usable)
-        split = len(rows)
-        if self.halves == 2:
-            second = (hash_keys(keys, _HALVES_SEED)[rows] & np.uint64(1)).astype(bool)
-            rows = np.concatenate([rows[~second], rows[second]])
-            split = int((~second).sum())
+        rows = None if usable.all() else np.flatnonzero(usable)
         blocks = tuple(m.columns(vectors[m.column], rows) for m in self.maps)
         for block, shift in zip(blocks, self._shifts, strict=True):
             if shift is not None:
                 block -= shift
-        return RowColumns(blocks, split, invalid)
+        return RowColumns(blocks, invalid)
 
     def batch_sums(self, rows: RowColumns) -> BatchSums:
-        """What a batch's columns add. Pure: may run in several threads; (P, P) per half."""
-        n = len(rows.blocks[0])
-        counts, sums, products = [], [], []
-        for part in (slice(0, rows.split), slice(rows.split, n))[: self.halves]:
-            blocks = [b[part] for b in rows.blocks]
-            counts.append(len(blocks[0]))
-            # A product with ones: faster than sum(dtype=float64), and as exact as the second moments.
-            sums.append(np.concatenate([np.ones(len(b), b.dtype) @ b for b in blocks]))
-            products.append(
-                {
-                    (i, j): np.matmul(blocks[i].T, blocks[j])
-                    for i in range(len(blocks))
-                    for j in range(i, len(blocks))
-                }
-            )
-        return BatchSums(tuple(counts), tuple(sums), tuple(products), rows.invalid)
+        """What a batch's columns add. Pure: may run in several threads."""
+        blocks = rows.blocks
+        # A product with ones: faster than sum(dtype=float64), and as exact as the second moments.
+        sums = np.concatenate([np.ones(len(b), b.dtype) @ b for b in blocks])
+        pairs = itertools.combinations_with_replacement(range(len(blocks)), 2)
+        products = {(i, j): np.matmul(blocks[i].T, blocks[j]) for i, j in pairs}
+        return BatchSums(len(blocks[0]), sums, products, rows.invalid)
 
     def add(self, batch: BatchSums, *, sign: int = 1) -> None:
         """Add (or with sign -1 take out) a batch's sums."""
-        for half in range(self.halves):
-            self.counts[half] += sign * batch.counts[half]
-            self.sums[half] += sign * batch.sums[half]
-            for (i, j), product in batch.products[half].items():
-                target = self.products[half, self._slices[i], self._slices[j]]
-                np.add(target, product, out=target) if sign > 0 else np.subtract(target, product, out=target)
+        self.n_rows += sign * batch.n_rows
+        self.sums += sign * batch.sums
+        for (i, j), product in batch.products.items():
+            target = self.products[self._slices[i], self._slices[j]]
+            np.add(target, product, out=target) if sign > 0 else np.subtract(target, product, out=target)
         self.invalid.merge(batch.invalid, sign=sign)
 
     def accumulate(self, rows: RowColumns) -> None:
         """Add a batch's columns tile by tile: for states too large to hold a second (P, P) matrix."""
-        stacked = np.concatenate(rows.blocks, axis=1)
-        for half, part in enumerate((slice(0, rows.split), slice(rows.split, len(stacked)))[: self.halves]):
-            x = stacked[part]
-            self.counts[half] += len(x)
-            self.sums[half] += np.ones(len(x), x.dtype) @ x
-            for start in range(0, self.n_columns, _TILE):
-                left = slice(start, start + _TILE)
-                self.products[half, left, start:] += x[:, left].T @ x[:, start:]
+        x = np.concatenate(rows.blocks, axis=1)
+        self.n_rows += len(x)
+        self.sums += np.ones(len(x), x.dtype) @ x
+        for start in range(0, self.n_columns, _TILE):
+            left = slice(start, start + _TILE)
+            self.products[left, start:] += x[:, left].T @ x[:, start:]
         self.invalid.merge(rows.invalid)
 
     def merge(self, other: CovarianceAccumulator) -> None:
         """Add the state of other rows. Raises InputError unless the maps are the same."""
         mine, theirs = [m.digest for m in self.maps], [m.digest for m in other.maps]
-        if mine != theirs or self.halves != other.halves:
+        if mine != theirs:
             raise InputError(
                 f"States of different feature maps can't be merged: {_named(self.maps)} with digests"
                 f" {mine}, and {_named(other.maps)} with {theirs}. Build both with the same maps."
             )
-        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.n_rows += other.n_rows
         self.sums += other.sums
         self.products += other.products
         self.invalid.merge(other.invalid)
 
-    def second_moment(self, half: int | None = None) -> RawMoment:
-        """Moments of the raw columns of all rows, or of one half."""
-        if half is None and self.halves == 1:
-            half = 0
-        n = self.n_rows if half is None else self.counts[half]
-        total = self.products.sum(axis=0) if half is None else self.products[half].copy()
-        mean = (self.sums.sum(axis=0) if half is None else self.sums[half]) / max(n, 1)
+    def second_moment(self) -> RawMoment:
+        """Moments of the raw columns."""
+        n = max(self.n_rows, 1)
+        mean = self.sums / n
+        total = self.products / n
         _mirror(total)
-        total /= max(n, 1)
         shift = self._shift
         total += np.outer(mean, shift) + np.outer(shift, mean + shift)
-        return RawMoment(n, mean + shift, total)
+        return RawMoment(self.n_rows, mean + shift, total)
 
     @property
     def _shift(self) -> NDArray[np.float64]:
@@ -249,36 +211,41 @@ class CovarianceAccumulator:
         upper = np.triu_indices(self.n_columns)
         header = {
             "format": _FORMAT,
-            "halves": self.halves,
-            "counts": self.counts,
+            "n_rows": self.n_rows,
             "invalid": self.invalid.to_json(),
             "maps": [m.parameters() for m in self.maps],
         }
         arrays = {f"map{i}_{name}": a for i, m in enumerate(self.maps) for name, a in m.arrays().items()}
-        packed = np.stack([_mirrored(p)[upper] for p in self.products])
         text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        np.savez(file, header=text, sums=self.sums, products=packed, **arrays)  # type: ignore[arg-type]
+        np.savez(file, header=text, sums=self.sums, products=self.products[upper], **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, file: str | Path | BinaryIO) -> CovarianceAccumulator:
-        """Read what `save` wrote; continuing from it equals never having stopped."""
+        """Read what `save` wrote; continuing from it equals never having stopped.
+
+        A state of format 2 held two halves of its rows: they are added up.
+        """
         with np.load(file, allow_pickle=False) as stored:
             header = json.loads(stored["header"].tobytes())
-            if header["format"] != _FORMAT:
-                raise InputError(f"State format {header['format']} is not known; expected {_FORMAT}.")
+            if header["format"] not in (_OLD_FORMAT, _FORMAT):
+                raise InputError(
+                    f"State format {header['format']} is not known; expected {_OLD_FORMAT} or {_FORMAT}."
+                )
             maps = [
                 feature_map_from_arrays(
                     p, {n.split("_", 1)[1]: stored[n] for n in stored.files if n.startswith(f"map{i}_")}
                 )
                 for i, p in enumerate(header["maps"])
             ]
-            acc = cls(maps, header["halves"])
-            acc.counts = list(header["counts"])
-            acc.sums = stored["sums"]
+            acc = cls(maps)
             acc.invalid = InvalidRows.from_json(header["invalid"])
-            upper = np.triu_indices(acc.n_columns)
-            for half in range(acc.halves):
-                acc.products[half][upper] = stored["products"][half]
+            sums, packed = stored["sums"], stored["products"]
+            if header["format"] == _OLD_FORMAT:
+                acc.n_rows, sums, packed = sum(header["counts"]), sums.sum(axis=0), packed.sum(axis=0)
+            else:
+                acc.n_rows = header["n_rows"]
+            acc.sums = sums
+            acc.products[np.triu_indices(acc.n_columns)] = packed
         return acc
 
     def to_bytes(self) -> bytes:
@@ -286,12 +253,6 @@ class CovarianceAccumulator:
         buffer = io.BytesIO()
         self.save(buffer)
         return buffer.getvalue()
-
-
-def _mirrored(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    full = matrix.copy()
-    _mirror(full)
-    return full
 
 
 def _mirror(matrix: NDArray[np.float64]) -> None:

@@ -68,15 +68,12 @@ class Modes:
         is not centred.
     energy_forms
         Shape (2, k, k): the modes' quadratic forms under K_A/n and K_B/n.
-    coordinates
-        Shape (q, k): Fᵀw, in which the second moment's inner product is the plain one.
     """
 
     eigenvalues: NDArray[np.float64]
     weights: NDArray[np.float64]
     offsets: NDArray[np.float64]
     energy_forms: NDArray[np.float64]
-    coordinates: NDArray[np.float64]
 
     @property
     def energies(self) -> NDArray[np.float64]:
@@ -90,7 +87,6 @@ class Modes:
             self.weights[:, keep],
             self.offsets[:, keep],
             self.energy_forms[:, keep][:, :, keep],
-            self.coordinates[:, keep],
         )
 
     def rotated(self, rotation: NDArray[np.float64]) -> Modes:
@@ -100,7 +96,6 @@ class Modes:
             self.weights @ rotation,
             self.offsets @ rotation,
             rotation.T @ self.energy_forms @ rotation,
-            self.coordinates @ rotation,
         )
 
 
@@ -135,35 +130,19 @@ class Spectrum:
     cka: float
     coverage: tuple[float, float]
     rounding: float
-    _halves: tuple[_HalfBasis, ...] = ()
 
     def scores(self, end: int, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of rows in the modes of one end, from whitened features: (n, p) -> (n, k)."""
         modes = self.ends[end]
         return np.asarray(features @ modes.weights - modes.offsets.sum(axis=0))
 
-    def stability(self, end: int, modes: Modes) -> NDArray[np.float64]:
-        """How far the two halves of the rows agree on each mode of one end, shape (k,), in [0, 1].
 
-        The part of a mode, as one half sees it, that lies in the other half's leading subspace. NaN where
-        the halves are not known. `modes` may be rotated.
-        """
-        return _stability(modes.coordinates, end, self._halves)
-
-
-@dataclass(frozen=True)
-class _HalfBasis:
-    """Per end, an orthonormal basis of a half's leading subspace in the coordinates of the whole."""
-
-    bases: tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
-def second_moment(acc: CovarianceAccumulator, half: int | None = None) -> SecondMoment:
-    """Whiten an accumulator's raw moments; of all its rows, or of one half.
+def second_moment(acc: CovarianceAccumulator) -> SecondMoment:
+    """Whiten an accumulator's raw moments.
 
     Cost: O(P² L) for the whitening of a map with L columns.
     """
-    raw = acc.second_moment(half)
+    raw = acc.second_moment()
     whitenings = [m.whitening() for m in acc.maps]
     widths = [m.n_columns if t is None else t.shape[1] for m, t in zip(acc.maps, whitenings, strict=True)]
     ends = np.cumsum([0, *widths])
@@ -232,8 +211,8 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
 
     Notes
     -----
-    Cost: O(p³) for the factor, thrice (all rows and each half), for p features in all. Above
-    p = 1,500 the leading modes come from an iterative solver.
+    Cost: O(p³) for the factor, for p features in all. Above p = 1,500 the leading modes come from an
+    iterative solver.
     """
     if len(acc.maps) != 2:
         raise InputError(f"solve compares two embeddings, the state holds {len(acc.maps)}.")
@@ -252,7 +231,6 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
         _modes(factor, moment, signs, values, vectors, center)
         for values, vectors in _leading(factor, signs, modes, rounding)
     ]
-    halves = _half_bases(acc, factor, eta, 2 * modes, center)
     return Spectrum(
         n_rows=acc.n_rows,
         eta=eta,
@@ -264,7 +242,6 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
         cka=linear_cka(moment),
         coverage=(coverage[0], coverage[1]),
         rounding=rounding,
-        _halves=halves,
     )
 
 
@@ -369,45 +346,9 @@ def _modes(
         held -= np.outer(moment.mean, parts.sum(axis=0))
     forms = np.stack([held[s].T @ held[s] for s in moment.sides])
     offsets = parts if center else np.zeros_like(parts)
-    return Modes(values, w, offsets, forms, factor.T @ w)
+    return Modes(values, w, offsets, forms)
 
 
 def _radius(factor: NDArray[np.float64], signs: NDArray[np.float64]) -> float:
     values, _ = _eigenpairs(factor, signs, 1)
     return float(np.max(np.abs(values), initial=0.0))
-
-
-def _half_bases(
-    acc: CovarianceAccumulator,
-    whole: NDArray[np.float64],
-    eta: float,
-    modes: int,
-    center: bool,
-) -> tuple[_HalfBasis, ...]:
-    """Each half's leading subspaces, none where a half is missing or too small to have any."""
-    if acc.halves < 2 or min(acc.counts) < 2:
-        return ()
-    bases = []
-    for half in range(2):
-        moment = second_moment(acc, half)
-        factor = _factor(moment)
-        if not center:
-            factor = _uncentred(factor, moment)
-        signs = _signs(moment, eta)
-        subspaces = []
-        for values, vectors in _leading(factor, signs, modes, _resolution_limit(moment, center)):
-            w = signs[:, None] * (factor @ vectors) / values
-            subspaces.append(scipy.linalg.orth(whole.T @ w))
-        bases.append(_HalfBasis((subspaces[0], subspaces[1])))
-    return tuple(bases)
-
-
-def _stability(
-    coordinates: NDArray[np.float64], end: int, halves: tuple[_HalfBasis, ...]
-) -> NDArray[np.float64]:
-    if not halves:
-        return np.full(coordinates.shape[1], np.nan)
-    q0, q1 = (h.bases[end] for h in halves)
-    unit = coordinates / np.maximum(np.linalg.norm(coordinates, axis=0), np.finfo(float).tiny)
-    seen = [np.linalg.norm(b.T @ (a @ (a.T @ unit)), axis=0) for a, b in ((q0, q1), (q1, q0))]
-    return np.asarray((seen[0] + seen[1]) / 2)

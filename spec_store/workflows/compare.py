@@ -143,7 +143,6 @@ def _solved(
             sample_features(sample, maps),
             rotate=options.rotate == "varimax",
             floor=error,
-            min_stability=options.min_stability if state.halves == 2 else 0.0,
         )
     scorer = Scorer(maps, clusters, prefix)
     sigmas = bandwidths.values if bandwidths else (None, None)
@@ -186,7 +185,7 @@ def _recorded(number: int, cluster: Cluster, pair: tuple[str, str], prefix: str)
         side=pair[cluster.end],
         strength=cluster.strength,
         energy=dict(zip(pair, cluster.energy, strict=True)),
-        stability=None if math.isnan(cluster.stability) else cluster.stability,
+        stability=None,
         where=f"array_has({prefix}_clusters, {number})",
     )
 

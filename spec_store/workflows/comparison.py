@@ -290,7 +290,7 @@ class Comparison:
         return replace(self, record=self.record.with_stage(seconds, **changes))
 
     def _stored_state(self) -> bytes | None:
-        size = 8 * self.state.halves * self.state.n_columns**2 // 2
+        size = 8 * self.state.n_columns**2 // 2
         return self.state.to_bytes() if size <= LARGEST_STATE else None
 
 

@@ -136,7 +136,7 @@ def gather(
     Memory: O(d²), and the two samples, whose sizes hold on average.
     """
     maps = [CosineMap(c, w, True, "float32") for c, w in zip(reader.columns, reader.widths, strict=True)]
-    acc = CovarianceAccumulator(maps, halves=1)
+    acc = CovarianceAccumulator(maps)
     test = min(reader.held_out, held_out_rows / max(n_rows, 1))
     checked = reader.held_out + min((1 - reader.held_out) * 0.1, validation_rows / max(n_rows, 1))
 

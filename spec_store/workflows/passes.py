@@ -60,7 +60,7 @@ def accumulate(
     with one_blas_thread():
         for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=threads):
             acc.add(sums)
-            progress(sum(sums.counts) + sums.invalid.n_rows)
+            progress(sums.n_rows + sums.invalid.n_rows)
     return acc
 
 

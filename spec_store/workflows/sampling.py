@@ -60,10 +60,10 @@ class Identified(NamedTuple):
 
 
 def identified(source: Source, where: str | None) -> Identified:
-    """The source to take the sample and the halves from: both go by a hash of the row key.
+    """The source to take the sample from, which goes by a hash of the row key.
 
-    Rows that share a key would all be sampled or none, and lie in one half, where a cluster of them can't be
-    confirmed by the other. Where the key that a person named repeats, the store's own is used instead.
+    Rows that share a key would all be sampled or none. Where the key that a person named repeats, the store's
+    own is used instead.
     """
     n_repeated = source.repeated_keys(where) if isinstance(source, View) else 0
     if not isinstance(source, View) or not n_repeated:
@@ -72,7 +72,7 @@ def identified(source: Source, where: str | None) -> Identified:
         source.by_own_key(),
         [
             f"{n_repeated:,} rows repeat the {source.key!r} of another row: it names typical rows, but the"
-            " sample and the halves that stability is measured on go by the store's own row key."
+            " sample goes by the store's own row key."
         ],
     )
 

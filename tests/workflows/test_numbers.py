@@ -74,7 +74,7 @@ def test_a_coverage_above_one_is_an_error_and_no_result():
     a, b, _ = mixture()
     acc = CovarianceAccumulator([CosineMap(c, 16, True, "float64") for c in ("a", "b")])
     acc.update(batch_of(a=a, b=b))
-    acc.products[:, :16, :16] *= 1.5
+    acc.products[:16, :16] *= 1.5
     with pytest.raises(InputError, match=r"column 'a' cover 1.5 of its kernel, which can be 1 at most"):
         solve(acc)
 
