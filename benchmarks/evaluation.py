@@ -28,6 +28,8 @@ __all__ = ["Claim", "Evaluator", "mismatch_mass", "unit_rows"]
 Matrix = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+_TINY = 1e-30
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -100,7 +102,7 @@ class Evaluator:
         similar = [self._kernels[side] @ describing for side in (grouped_by, 1 - grouped_by)]
         found = []
         for j, mask in enumerate(clusters):
-            if min(tested[:, j].sum(), np.count_nonzero(describing[:, j])) < 2:
+            if min(tested[:, j].sum(), np.count_nonzero(describing[:, j])) < 2 or tested[:, j].all():
                 found.append(Claim(mask, (0.0, 0.0), (0.0, 0.0)))
                 continue
             one, two = (_capture_and_contrast(s[:, j], tested[:, j]) for s in similar)
@@ -117,6 +119,7 @@ def _kernel(x: Matrix, y: Matrix, sigma: float | None) -> Matrix:
 def _capture_and_contrast(similarity: Matrix, members: Mask) -> tuple[float, float]:
     r = int(members.sum())
     ranked = members[np.argsort(-similarity, kind="stable")]
-    nearest_others = np.sort(similarity[~members])[-r:]
-    contrast = float(similarity[members].mean() / nearest_others.mean()) if len(nearest_others) else np.inf
+    nearest_others = np.sort(similarity[~members])[-r:].mean()
+    # Kernels of a narrow bandwidth underflow to 0: nothing is then compared with nothing, a contrast of 1.
+    contrast = (float(similarity[members].mean()) + _TINY) / (float(nearest_others) + _TINY)
     return float(ranked[:r].mean()), contrast

@@ -1,6 +1,6 @@
 """Are the clusters that `compare` lists true, and how much of the difference do they show?
 
-python benchmarks/truth.py                       # the pairs that need no download; a minute or two each
+python benchmarks/truth.py                       # every pair that can be built; a minute or two each
 python benchmarks/truth.py digits minilm         # only these, see pairs.py and neural_pairs.py
 python benchmarks/truth.py --markdown            # the same as a Markdown table
 python benchmarks/truth.py nothing --seeds 20    # three pairs without any difference: is anything listed?
@@ -16,7 +16,6 @@ Needs scikit-learn: pip install "spec-store[demo]".
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import pyarrow as pa
 from evaluation import Claim, Evaluator, mismatch_mass, unit_rows
 from nothing import print_listed
 from numpy.typing import NDArray
-from pairs import BUILDERS, Pair, default_folder, load
+from pairs import NAMES, Pair, default_folder, load_available
 from rivals import hdbscan_clusters, kmeans_claims, leading_rows
 
 from spec_store import compare
@@ -182,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Check the clusters that a comparison lists, and its rivals'."
     )
-    parser.add_argument("pairs", nargs="*", metavar="PAIR", help=f"Of {', '.join(BUILDERS)}; or: nothing.")
+    parser.add_argument("pairs", nargs="*", metavar="PAIR", help=f"Of {', '.join(NAMES)}; or: nothing.")
     parser.add_argument("--folder", type=Path, default=default_folder(), help="Where pairs are cached.")
     parser.add_argument(
         "--seed", type=int, default=0, help="Seed of the comparison, the split and the rivals."
@@ -194,12 +193,7 @@ def main() -> None:
         print_listed(options.seeds)
         return
     ends: list[End] = []
-    for name in options.pairs or BUILDERS:
-        try:
-            pair = load(name, options.folder)
-        except (ImportError, FileNotFoundError) as missing:
-            print(f"{name} is skipped: {missing}", file=sys.stderr)
-            continue
+    for pair in load_available(options.pairs or NAMES, options.folder):
         ends += evaluate(pair, options.seed)
     if ends:
         table = [HEADINGS, *(end.cells() for end in ends)]
