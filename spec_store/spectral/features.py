@@ -19,11 +19,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy  # its submodules are imported when they are first used
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
 from ..stores.vectors import Vectors
@@ -264,8 +265,13 @@ class NystroemMap(FeatureMap):
 
     def whitening(self) -> NDArray[np.float64]:
         """K_ZZ^(-1/2) without the directions that `dtype` can't distinguish from rounding errors."""
+        return self._whitening
+
+    @cached_property
+    def _whitening(self) -> NDArray[np.float64]:
         kzz = gaussian_kernel(self.landmarks, self.landmarks, self.bandwidth)
-        values, directions = scipy.linalg.eigh(kzz)
+        with threadpool_limits(1, user_api="blas"):  # see `spectrum`: threads wait more than they work
+            values, directions = np.linalg.eigh(kzz)
         keep = values > values[-1] * len(values) * np.finfo(self.dtype).eps
         return np.asarray(directions[:, keep] / np.sqrt(values[keep]))
 

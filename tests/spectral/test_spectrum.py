@@ -135,6 +135,19 @@ def test_rotating_or_scaling_an_embedding_changes_nothing():
             np.testing.assert_allclose(one.eigenvalues, two.eigenvalues, atol=1e-10)
 
 
+def test_a_factor_of_a_moment_of_few_rows_leaves_no_more_than_float32_rounding():
+    a, b = random_pair(300, 40, 50)
+    maps = [
+        NystroemMap("a", 40, True, "float32", 0.9, unit(a), np.zeros(40)),
+        CosineMap("b", 50, True, "float32"),
+    ]
+    moment = second_moment(state(maps, a, b))
+    factor = spectrum_module._factor(moment)
+    assert factor.shape[1] < len(moment.matrix)  # deficient: 300 centred rows, 350 features
+    left = moment.matrix - factor @ factor.T
+    assert np.linalg.norm(left, 2) < 2 * max(-np.linalg.eigvalsh(moment.matrix)[0], 1e-7)
+
+
 @pytest.mark.parametrize("center", [True, False])
 def test_the_iterative_solver_agrees_with_the_full_one(monkeypatch, center):
     a, b = random_pair(400, 60, 70)
