@@ -40,6 +40,7 @@ DEBIAN_PACKAGES = (
     "oxygen-icon-theme",
 )
 N_PICTURES = 5500
+LARGEST_PICTURE = 4_000_000  # pixels
 WORDS = ("SAMPLE", "DRAFT", "COPY")
 _INSTALL = "pip install -r benchmarks/requirements-neural.txt"
 
@@ -106,15 +107,17 @@ def _picture_files(folder: Path) -> list[str]:
     """Paths, inside the folder, of a seeded sample of different pictures; the widest one of each name."""
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # only sizes are read here, and the largest pictures are then left out
     widest: dict[tuple[str, ...], tuple[int, str]] = {}
     for path in sorted(folder.rglob("*.png")):
         if not path.is_symlink():
             inside = path.relative_to(folder)
             with Image.open(path) as image:
                 found = image.width, inside.as_posix()
-            key = inside.parts[0], path.parent.name, path.stem
-            widest[key] = max(widest.get(key, found), found)
-    files = [file for width, file in widest.values() if width >= 48]
+                if image.width >= 48 and image.width * image.height <= LARGEST_PICTURE:
+                    key = inside.parts[0], path.parent.name, path.stem
+                    widest[key] = max(widest.get(key, found), found)
+    files = [file for _, file in widest.values()]
     different = {hashlib.sha256((folder / file).read_bytes()).digest(): file for file in files}
     files = sorted(different.values())
     if not files:
