@@ -78,7 +78,7 @@ def pictures(folder: Path) -> Pair:
             "label": [f"{c}/{Path(f).parent.name}" for c, f in zip(collections, files, strict=True)],
             "collection": collections,
             "name": [Path(file).stem for file in files],
-            "file": files,
+            "path": files,
         }
     )
     return Pair("pictures", ("network", "hog"), network, edges, facts)
@@ -98,7 +98,7 @@ def overlay(folder: Path) -> Pair:
     rng = np.random.default_rng(0)
     n = len(seen.a)
     words = np.where(rng.random(n) < 0.3, np.array(WORDS)[rng.integers(len(WORDS), size=n)], "none").tolist()
-    drawn = map(_with_word, _squares(folder, seen.facts["file"].to_pylist()), words)
+    drawn = map(_with_word, _squares(folder, seen.facts["path"].to_pylist()), words)
     facts = seen.facts.rename_columns(["kind", *seen.facts.column_names[1:]]).add_column(0, "label", [words])
     return Pair("overlay", ("network", "overlaid"), seen.a, _network(drawn), facts)
 

@@ -52,6 +52,9 @@ class Pair:
     facts: pa.Table
 
     def __post_init__(self) -> None:
+        reserved = {"a", "b", "columns", "file"} & set(self.facts.column_names)
+        if reserved:
+            raise ValueError(f"{self.name}: a fact can't be named {sorted(reserved)[0]!r}; rename it")
         if not len(self.a) == len(self.b) == len(self.facts):
             lengths = len(self.a), len(self.b), len(self.facts)
             raise ValueError(f"{self.name}: a, b and facts have {lengths} rows; give all the same rows")
