@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import scipy
+import scipy  # its submodules are imported when they are first used
 from numpy.typing import NDArray
-from scipy.sparse.linalg import eigsh
+from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
 
@@ -21,6 +22,16 @@ __all__ = ["Bandwidth", "Bandwidths", "auto_bandwidths", "examine_bandwidths"]
 _MEDIAN_FACTOR = 0.43
 _NEARLY_IDENTITY = 1e-4
 _NEARLY_CONSTANT = 0.9
+# Of the search for a bandwidth: how near to the target, and how far from the start, both in its logarithm.
+_PRECISION = 1e-6
+_FARTHEST = 7.0
+_MOST_STEPS = 50
+# Longer distances, in units of the median, are as good as this one.
+_LARGEST_RATIO = 1e30
+# Longer rows, in squares and in units of the median distance, lose digits in float32.
+_LARGEST_SPREAD = 4.0
+# Smaller matrices are decomposed.
+_SMALLEST_ITERATED = 32
 
 
 @dataclass(frozen=True)
@@ -100,75 +111,124 @@ def auto_bandwidths(samples: Mapping[str, NDArray[np.floating]], *, scale: float
 
     Notes
     -----
-    Cost: O(n²) memory, and about 30 products with an n x n matrix per embedding and step of the search.
+    Cost: 4 n² bytes per embedding, and about 5 steps of a search, each n² exponentials and some 10 products
+    with an n x n matrix, in float32: the largest eigenvalues agree to 1e-6.
     """
-    start, reached = [], []
-    for column, x in samples.items():
-        distances = _sq_distances(x)
-        start.append(_MEDIAN_FACTOR * _median_distance(distances, column))
-        reached.append(_largest_eigenvalue(distances, start[-1]))
-    target = float(np.exp(np.mean(np.log(reached))))
-    found = {}
-    for (column, x), first in zip(samples.items(), start, strict=True):
-        distances = _sq_distances(x)
-        found[column] = _examined(distances, _match(distances, first, target) * scale)
-    return Bandwidths(found)
+    with threadpool_limits(1, user_api="blas"):  # threads wait for each other after every small product
+        kernels = {column: _SampledKernel(x) for column, x in samples.items()}
+        start = {c: _MEDIAN_FACTOR * k.median_distance(c) for c, k in kernels.items()}
+        reached = [k.largest_eigenvalue(start[c]) for c, k in kernels.items()]
+        target = float(np.exp(np.mean(np.log(reached))))
+        return Bandwidths({c: k.examined(_match(k, start[c], target) * scale) for c, k in kernels.items()})
 
 
 def examine_bandwidths(samples: Mapping[str, NDArray[np.floating]], values: Sequence[float]) -> Bandwidths:
     """The figures of `Bandwidths` for bandwidths that a person fixed."""
     given = zip(samples.items(), values, strict=True)
-    return Bandwidths({column: _examined(_sq_distances(x), sigma) for (column, x), sigma in given})
+    return Bandwidths({column: _SampledKernel(x).examined(sigma) for (column, x), sigma in given})
 
 
-def _examined(distances: NDArray[np.float64], sigma: float) -> Bandwidth:
-    median = float(np.exp(-np.median(_pairs(distances)) / (2 * sigma * sigma)))
-    return Bandwidth(sigma, _largest_eigenvalue(distances, sigma), median)
+class _SampledKernel:
+    """The Gaussian kernel matrix of one embedding's sampled rows, shape (n, n), at any bandwidth.
+
+    Squared distances are kept in float32, as multiples of their median: rounding then moves an eigenvalue by
+    1e-7 of itself. Those of float32 rows are taken in float64 where that would lose digits.
+    """
+
+    def __init__(self, x: NDArray[np.floating]) -> None:
+        distances, median = _sq_distances(x)
+        self._is_constant = median <= 1e-12 * float(distances.max())
+        self._median = median
+        self._unit = median or float(distances.max()) or 1.0
+        distances /= self._unit
+        self._distances = np.minimum(distances, _LARGEST_RATIO, out=distances).astype(np.float32, copy=False)
+        self._vector = np.ones(len(x), np.float32)
+        self._found: dict[float, float] = {}
+
+    def median_distance(self, column: str) -> float:
+        """Of the pairs of distinct rows. Raises InputError where it is zero."""
+        if self._is_constant:
+            raise InputError(
+                f"Column {column!r}: more than half of the sampled pairs of rows are the same vector, so no"
+                " bandwidth can be chosen. Give --bandwidth, or exclude duplicates with --where."
+            )
+        return float(np.sqrt(self._median))
+
+    def examined(self, sigma: float) -> Bandwidth:
+        median = float(np.exp(-self._median / (2 * sigma * sigma)))
+        return Bandwidth(sigma, self.largest_eigenvalue(sigma), median)
+
+    def largest_eigenvalue(self, sigma: float) -> float:
+        """Of K/n; the iteration starts from the eigenvector found last."""
+        if sigma not in self._found:
+            self._found[sigma] = self._iterated(sigma)
+        return self._found[sigma]
+
+    def _iterated(self, sigma: float) -> float:
+        with np.errstate(over="ignore"):  # exp(-∞) is right for rows that far away
+            kernel = self._distances * np.float32(-0.5 * self._unit / sigma**2)
+        np.exp(kernel, out=kernel)
+        n = len(kernel)
+        if n <= _SMALLEST_ITERATED:
+            return float(np.linalg.eigvalsh(kernel.astype(np.float64))[-1] / n)
+        _, vectors = scipy.sparse.linalg.eigsh(kernel, k=1, which="LA", v0=self._vector, ncv=6, tol=1e-5)
+        self._vector = vectors[:, 0]
+        v = self._vector.astype(np.float64)
+        return float(v @ (kernel @ self._vector) / (v @ v) / n)
 
 
-def _sq_distances(x: NDArray[np.floating]) -> NDArray[np.float64]:
-    x = np.asarray(x, np.float64)
+class _Distances(NamedTuple):
+    """Squared distances of all pairs of rows, shape (n, n), and their median over pairs of distinct rows."""
+
+    squared: NDArray[np.floating]
+    median: float
+
+
+def _sq_distances(x: NDArray[np.floating]) -> _Distances:
+    """In the rows' float type, or in float64 where some lie far out: expanded squares would lose digits."""
     x = x - np.median(x, axis=0)  # a mean would follow a few rows that lie far out, at the others' expense
     sq = np.einsum("ij,ij->i", x, x)
-    d = sq[:, None] + sq - 2 * (x @ x.T)
+    d = x @ x.T
+    d *= -2
+    d += sq
+    d += sq[:, None]
     np.fill_diagonal(d, 0.0)
-    return np.asarray(np.maximum(d, 0.0, out=d))
+    np.maximum(d, 0.0, out=d)
+    median = float(np.median(np.concatenate([row[i:] for i, row in enumerate(d, 1)])))
+    if x.dtype != np.float64 and not sq.max() <= _LARGEST_SPREAD * median:
+        return _sq_distances(x.astype(np.float64))
+    return _Distances(d, median)
 
 
-def _pairs(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    return distances[np.triu_indices(len(distances), 1)]
+def _match(kernel: _SampledKernel, start: float, target: float) -> float:
+    """The bandwidth whose largest eigenvalue is `target`; it grows with the bandwidth, from 1/n to 1.
 
-
-def _median_distance(distances: NDArray[np.float64], column: str) -> float:
-    median = float(np.sqrt(np.median(_pairs(distances))))
-    if median <= 1e-6 * float(np.sqrt(distances.max())) or median == 0.0:
-        raise InputError(
-            f"Column {column!r}: more than half of the sampled pairs of rows are the same vector, so no"
-            " bandwidth can be chosen. Give --bandwidth, or exclude duplicates with --where."
-        )
-    return median
-
-
-def _largest_eigenvalue(distances: NDArray[np.float64], bandwidth: float) -> float:
-    kernel = np.exp(distances * (-0.5 / bandwidth**2))
-    n = len(kernel)
-    if n <= 3:
-        return float(np.linalg.eigvalsh(kernel)[-1] / n)
-    values = eigsh(kernel, k=1, which="LA", v0=np.ones(n), tol=1e-9, return_eigenvectors=False)
-    return float(values[0] / n)
-
-
-def _match(distances: NDArray[np.float64], start: float, target: float) -> float:
-    """The bandwidth whose largest eigenvalue is `target`; it grows with the bandwidth, from 1/n to 1."""
+    By false position in logarithms, in which the two are nearly linear in each other.
+    """
 
     def excess(log_bandwidth: float) -> float:
-        return _largest_eigenvalue(distances, float(np.exp(log_bandwidth))) - target
+        return float(np.log(kernel.largest_eigenvalue(float(np.exp(log_bandwidth))) / target))
 
-    low = high = float(np.log(start))
-    while excess(low) > 0 and low > np.log(start) - 7:
-        low -= 0.5
-    while excess(high) < 0 and high < np.log(start) + 7:
-        high += 0.5
-    if excess(low) >= 0 or excess(high) <= 0:
+    near = far = float(np.log(start))
+    at_near = at_far = excess(far)
+    if abs(at_far) <= _PRECISION:
         return start
-    return float(np.exp(scipy.optimize.brentq(excess, low, high, xtol=1e-7)))
+    step = -2 * at_far  # beyond the target where the slope is over 1/2
+    while at_near * at_far > 0:
+        if abs(far - np.log(start)) > _FARTHEST:
+            return start
+        near, at_near = far, at_far
+        far += step
+        at_far = excess(far)
+        step *= 2
+    for _ in range(_MOST_STEPS):
+        if abs(at_far) <= _PRECISION:
+            break
+        between = far - at_far * (far - near) / (at_far - at_near)
+        found = excess(between)
+        if found * at_far < 0:
+            near, at_near = far, at_far
+        else:
+            at_near /= 2  # or this end would never move
+        far, at_far = between, found
+    return float(np.exp(far))

@@ -147,8 +147,7 @@ def second_moment(acc: CovarianceAccumulator) -> SecondMoment:
     """
     raw = acc.second_moment()
     whitenings = [m.whitening() for m in acc.maps]
-    widths = [m.n_columns if t is None else t.shape[1] for m, t in zip(acc.maps, whitenings, strict=True)]
-    ends = np.cumsum([0, *widths])
+    ends = np.cumsum([0, *(m.n_features for m in acc.maps)])
     sides = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
     tolerance = float(max(np.finfo(m.dtype).eps for m in acc.maps))
     noise, relative = _rounding_noise(raw.matrix, whitenings, tolerance)

@@ -12,7 +12,7 @@ _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`)
     |(?P<comment>--[^\r\n]*|/\*.*?\*/)
     |(?P<unclosed>['"`]|/\*)
-    |(?P<other>.)""",
+    |(?P<other>[^'"`()/;-]+|.)""",
     re.DOTALL | re.VERBOSE,
 )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
+from threadpoolctl import threadpool_limits
 
 from ..connector import Source, find_field
 from ..errors import InvalidVectorsError
@@ -24,6 +25,7 @@ from ..spectral.features import (
     kmeans_landmarks,
     uniform_landmarks,
 )
+from ..stores.streaming import ordered_map, usable_cores
 from ..stores.vectors import InvalidRows, decode, vector_width
 from ..stores.view import View
 
@@ -31,6 +33,10 @@ __all__ = ["FittedMaps", "Sample", "draw_sample", "fit_maps", "identified", "map
 
 # Pairwise work on the sample is done on this many of its rows.
 _PAIRWISE_ROWS = 2000
+# Landmarks are fitted on this many of its rows: more give no better a map.
+_LANDMARK_ROWS = 10_000
+# Rows of it that are brought to features at once.
+_CHUNK_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
     table = source.sample(options.sample_rows, seed=options.seed, columns=columns, where=options.where)
     directions = normalizes(options)
     widths = {c: vector_width(c, find_field(source, c).type, _first_vector(table.column(c))) for c in columns}
-    parts: list[list[NDArray[np.floating[Any]]]] = [[] for _ in columns]
+    rows = [np.empty((len(table), widths[c]), options.precision) for c in columns]
     invalid, n_usable = InvalidRows(), 0
     for batch in table.to_batches():
         keys = batch.column(0)
@@ -96,21 +102,21 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
             c: decode(c, batch.column(c), widths[c], directions=directions, keys=keys) for c in columns
         }
         invalid.update(keys, vectors)
-        usable = np.logical_and.reduce([v.usable for v in vectors.values()])
-        n_usable += int(usable.sum())
-        for v, rows in zip(vectors.values(), parts, strict=True):
-            at = np.flatnonzero(usable)
-            rows.append((v.normalized if directions else v.chosen)(at, options.precision))
+        usable = np.flatnonzero(np.logical_and.reduce([v.usable for v in vectors.values()]))
+        for v, held in zip(vectors.values(), rows, strict=True):
+            chosen = (v.normalized if directions else v.chosen)(usable, options.precision)
+            held[n_usable : n_usable + len(usable)] = chosen
+        n_usable += len(usable)
     if n_usable < 2:
         raise InvalidVectorsError(
             f"Only {n_usable} of {len(table):,} sampled rows of {source.describe()} can be compared:"
             f" {invalid.describe() or 'there are no others'}."
         )
-    del table, batch, keys, vectors, v  # pass 1 comes on top of what is still held here
+    del table, batch, keys, vectors, v, chosen  # pass 1 comes on top of what is still held here
     pa.default_memory_pool().release_unused()
     rng = np.random.default_rng(options.seed)
     pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
-    return Sample(columns, tuple(np.concatenate(rows) for rows in parts), pairwise)
+    return Sample(columns, tuple(held[:n_usable] for held in rows), pairwise)
 
 
 def _first_vector(column: pa.ChunkedArray) -> pa.Array:
@@ -144,19 +150,27 @@ def fit_maps(sample: Sample, options: CompareOptions) -> FittedMaps:
     else:
         given = [sigma * options.bandwidth_scale for sigma in options.bandwidth]
         bandwidths = examine_bandwidths(pairwise, given)
-    return FittedMaps(
-        [_gaussian_map(c, x, bandwidths[c].sigma, options) for c, x in rows.items()], bandwidths
+    threads = options.threads or usable_cores()
+    fitted = ordered_map(
+        lambda c: _gaussian_map(c, rows[c], bandwidths[c].sigma, options, max(1, threads // len(rows))),
+        rows,
+        workers=min(threads, len(rows)),
     )
+    with threadpool_limits(1, user_api="blas"):
+        return FittedMaps(list(fitted), bandwidths)
 
 
 def _gaussian_map(
-    column: str, rows: NDArray[np.floating[Any]], sigma: float, options: CompareOptions
+    column: str, rows: NDArray[np.floating[Any]], sigma: float, options: CompareOptions, threads: int
 ) -> FeatureMap:
     shared = (column, rows.shape[1], options.normalize, options.precision, sigma)
     if options.features != "nystroem":
         return RandomFourierMap(*shared, options.n_features, options.seed, options.features == "orf")
-    choose = kmeans_landmarks if options.landmarks == "kmeans" else uniform_landmarks
-    z = choose(rows, options.n_features, seed=options.seed)
+    fitted = rows[:_LANDMARK_ROWS]
+    if options.landmarks == "kmeans":
+        z = kmeans_landmarks(fitted, options.n_features, seed=options.seed, threads=threads)
+    else:
+        z = uniform_landmarks(fitted, options.n_features, seed=options.seed)
     origin = np.zeros(rows.shape[1])
     if not options.normalize:  # a mean would follow a few rows that lie far out, at the others' expense
         origin += np.median(rows[:_PAIRWISE_ROWS], axis=0)
@@ -165,7 +179,13 @@ def _gaussian_map(
 
 def sample_features(sample: Sample, maps: Sequence[FeatureMap]) -> NDArray[np.float64]:
     """Whitened features of all sampled rows, shape (n, p)."""
-    return np.concatenate([m.features(x) for m, x in zip(maps, sample.rows, strict=True)], axis=1)
+    found = np.empty((len(sample.rows[0]), sum(m.n_features for m in maps)))
+    for start in range(0, len(found), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        found[chunk] = np.concatenate(
+            [m.features(x[chunk]) for m, x in zip(maps, sample.rows, strict=True)], axis=1
+        )
+    return found
 
 
 def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths | None, eta: float) -> float:
@@ -177,14 +197,21 @@ def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths
     if bandwidths is None:
         return 0.0
     n = len(sample.pairwise)
-    error = np.zeros((n, n))
-    for m, x, sigma, weight in zip(maps, sample.rows, bandwidths.values, (1.0, -eta), strict=True):
-        chosen = x[sample.pairwise]
-        phi = m.features(chosen)
-        error += weight * (gaussian_kernel(chosen, chosen, sigma) - phi @ phi.T)
-    frobenius = float(np.linalg.norm(error)) / n
-    if n < 4 or frobenius < 1e-9:  # the iteration can't start on zeros; the norm bounds what it would find
-        return frobenius
-    start = np.random.default_rng(0).standard_normal(n)
-    largest = eigsh(error, k=1, which="LM", v0=start, tol=1e-3, return_eigenvectors=False)
+    dtype = maps[0].dtype if maps[0].normalize else "float64"
+    error = np.zeros((n, n), dtype)
+    with threadpool_limits(1, user_api="blas"):  # threads wait for each other in the iteration
+        for m, x, sigma, weight in zip(maps, sample.rows, bandwidths.values, (1.0, -eta), strict=True):
+            chosen = x[sample.pairwise]
+            phi = m.features(chosen).astype(dtype)
+            lost = gaussian_kernel(chosen, chosen, sigma, dtype=dtype)
+            lost -= phi @ phi.T
+            lost *= weight
+            error += lost
+        frobenius = float(np.linalg.norm(error)) / n
+        if (
+            n < 4 or frobenius < 1e-9
+        ):  # the iteration can't start on zeros; the norm bounds what it would find
+            return frobenius
+        start = np.random.default_rng(0).standard_normal(n).astype(dtype)
+        largest = eigsh(error, k=1, which="LM", v0=start, tol=1e-3, return_eigenvectors=False)
     return float(abs(largest[0])) / n
