@@ -180,6 +180,15 @@ def test_three_embeddings_meet_at_the_geometric_mean_of_their_largest_eigenvalue
     assert found["a"] != pair["a"]
 
 
+def test_duplicates_do_not_drive_a_bandwidth_to_zero():
+    a, b, _ = planted_mixture(1000, seed=7)
+    b[:400] = b[0]
+    alone = {c: auto_bandwidths({c: x})[c].sigma for c, x in (("a", a), ("b", b))}
+    found = auto_bandwidths({"a": a, "b": b})
+    assert found["b"].sigma == pytest.approx(alone["b"] / 2)
+    assert found["b"].largest_eigenvalue > found["a"].largest_eigenvalue
+
+
 def test_bandwidths_far_off_are_warned_of_with_the_median_kernel_value():
     a, b, _ = planted_mixture(500, seed=8)
     told = examine_bandwidths({"clip": a, "dino": b}, (0.1, 1e4)).warnings()
