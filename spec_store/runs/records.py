@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,83 +11,14 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-__all__ = ["AlignmentRecord", "ClusterRecord", "ComparisonRecord", "RunRecord", "json_values", "new_run_id"]
+from .clusters import ClusterRecord, RejectedRecord, json_values
+
+__all__ = ["AlignmentRecord", "ComparisonRecord", "RunRecord", "new_run_id"]
 
 
 def new_run_id() -> str:
     """Unique, and sorted by time: ``20260131T120000-5f3a2b``."""
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-
-
-def json_values(value: Any) -> Any:
-    """Plain values that JSON can hold: what is not finite becomes None, sequences become lists."""
-    if isinstance(value, Mapping):
-        return {str(k): json_values(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_values(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@dataclass(frozen=True)
-class ClusterRecord:
-    """A cluster as a run found it.
-
-    Attributes
-    ----------
-    cluster
-        Its number.
-    side
-        The embedding column that groups it.
-    strength
-        |λ| of its mode.
-    energy
-        By column, the mode's Rayleigh quotient under that embedding's kernel.
-    size
-        Members, once rows were scored.
-    stability
-        In [0, 1]; None where it is unknown.
-    top_rows
-        Keys of its most typical rows, once rows were scored.
-    where
-        SQL filter of its members.
-    """
-
-    cluster: int
-    side: str
-    strength: float
-    energy: Mapping[str, float]
-    stability: float | None
-    where: str
-    size: int | None = None
-    top_rows: tuple[str, ...] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The object in ``compare --json``; its keys are stable."""
-        names = ("cluster", "side", "strength", "energy", "size", "stability", "where")
-        return {name: json_values(getattr(self, name)) for name in names}
-
-    def to_row(self, run: ComparisonRecord) -> dict[str, Any]:
-        """A row of the table of clusters."""
-        first, second = (self.energy[c] for c in run.columns)
-        own: dict[str, Any] = {"run_id": run.run_id, "table": run.table, "prefix": run.prefix}
-        own |= {"energy_first": first, "energy_second": second}
-        names = ("cluster", "side", "strength", "size", "stability", "top_rows", "where")
-        return own | {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any], columns: Sequence[str]) -> ClusterRecord:
-        """What `to_row` gave."""
-        stability = row["stability"]
-        return cls(
-            cluster=row["cluster"],
-            side=row["side"],
-            strength=row["strength"],
-            energy=dict(zip(columns, (row["energy_first"], row["energy_second"]), strict=True)),
-            stability=None if stability is None or math.isnan(stability) else stability,
-            where=row["where"],
-            size=row["size"],
-            top_rows=None if row["top_rows"] is None else tuple(row["top_rows"]),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +123,10 @@ def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# Of a comparison, since version 0.2: kept in the details of its row.
+_LATER_FIELDS = ("mismatch", "average_pair", "n_candidates", "rejections", "changes", "skipped_columns")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRecord(RunRecord):
     """A comparison.
@@ -207,8 +141,24 @@ class ComparisonRecord(RunRecord):
         See `spec_store.Spectrum`; cka is None where an embedding is constant.
     eigenvalues
         By column, the leading eigenvalues of its end, strongest first, before rotation.
+    mismatch
+        By column, the mismatch mass of its end, ``mass``, the sum over its clusters of (share of rows not in
+        an earlier one) times gap, and ``rows``, the share of rows in any of them.
+    average_pair
+        By column, the mean kernel of any two rows.
+    n_candidates
+        How many candidates were evaluated.
+    rejections
+        Of the candidates that are not listed the number, by reason.
+    rejected
+        Those that were chosen and not confirmed.
     clusters
-        Strongest first.
+        By (share of rows not in an earlier one) times gap, the largest first.
+    changes
+        Numbers of clusters against the results that the prefix held before: ``kept``, ``new``, ``gone``;
+        None where it held none.
+    skipped_columns
+        Columns that could not be described, and why.
     """
 
     kind: ClassVar[str] = "compare"
@@ -221,6 +171,13 @@ class ComparisonRecord(RunRecord):
     cka: float | None
     eigenvalues: Mapping[str, Sequence[float]]
     clusters: tuple[ClusterRecord, ...]
+    mismatch: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    average_pair: Mapping[str, float] = field(default_factory=dict)
+    n_candidates: int = 0
+    rejections: Mapping[str, int] = field(default_factory=dict)
+    rejected: tuple[RejectedRecord, ...] = ()
+    changes: Mapping[str, Sequence[int]] | None = None
+    skipped_columns: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
@@ -234,8 +191,15 @@ class ComparisonRecord(RunRecord):
             "kernel": kernel,
             "features": self.options["features"] if kernel == "gaussian" else "exact",
             **{name: json_values(getattr(self, name)) for name in names},
+            "mismatch": json_values(self.mismatch),
+            "average_pair": json_values(self.average_pair),
+            "n_candidates": self.n_candidates,
+            "rejections": json_values(self.rejections),
             "eigenvalues": json_values(self.eigenvalues),
             "clusters": [c.to_json() for c in self.clusters],
+            "rejected": [c.to_json() for c in self.rejected],
+            "changes": json_values(self.changes),
+            "skipped_columns": json_values(self.skipped_columns),
             "seconds": json_values(self.seconds),
             "written": list(self.written),
             "warnings": list(self.warnings),
@@ -260,8 +224,9 @@ class ComparisonRecord(RunRecord):
     def from_rows(cls, row: Mapping[str, Any], clusters: Sequence[Mapping[str, Any]]) -> ComparisonRecord:
         """From a row of the table of runs, and the finished run's rows of the table of clusters."""
         columns = row["columns"]
+        details = json.loads(row["details"] or "{}")
         if row["finished"] is False:
-            found = [ClusterRecord(**c) for c in json.loads(row["details"])["clusters"]]
+            found = [ClusterRecord.from_json(c) for c in details["clusters"]]
         else:
             found = [ClusterRecord.from_row(c, columns) for c in clusters]
         sigmas = row["bandwidth"] or [None, None]
@@ -275,7 +240,9 @@ class ComparisonRecord(RunRecord):
             spec_diff_centered=row["spec_diff_centered"],
             cka=row["cka"],
             eigenvalues=dict(zip(columns, ends, strict=True)),
-            clusters=tuple(sorted(found, key=lambda c: c.cluster)),
+            clusters=tuple(found),
+            rejected=tuple(RejectedRecord(**r) for r in details.get("rejected", ())),
+            **{name: details[name] for name in _LATER_FIELDS if name in details},
         )
 
 

@@ -71,6 +71,17 @@ _CLUSTERS = pa.schema(
         ("stability", pa.float64()),
         ("top_rows", pa.list_(pa.string())),
         ("where", pa.string()),
+        ("name", pa.string()),
+        ("share", pa.float64()),
+        ("gap", pa.float64()),
+        ("capture_first", pa.float64()),
+        ("capture_second", pa.float64()),
+        ("contrast_first", pa.float64()),
+        ("contrast_second", pa.float64()),
+        ("cohesion_first", pa.float64()),
+        ("cohesion_second", pa.float64()),
+        ("seen_by_other", pa.string()),
+        ("details", pa.string()),
     ]
 )
 RUN_FIELDS = tuple(f for f in _RUNS if f.name != "state")
@@ -81,7 +92,8 @@ _TABLES = {RUNS_TABLE: _RUNS, CLUSTERS_TABLE: _CLUSTERS}
 
 def cluster_table(run: ComparisonRecord) -> pa.Table:
     """A run's clusters as rows of the table of clusters."""
-    return pa.Table.from_pylist([c.to_row(run) for c in run.clusters], schema=_CLUSTERS)
+    own = {"run_id": run.run_id, "table": run.table, "prefix": run.prefix}
+    return pa.Table.from_pylist([{**own, **c.to_row(run.columns)} for c in run.clusters], schema=_CLUSTERS)
 
 
 class Registry:

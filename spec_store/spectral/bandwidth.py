@@ -22,7 +22,7 @@ __all__ = ["Bandwidth", "Bandwidths", "auto_bandwidths", "examine_bandwidths"]
 _MEDIAN_FACTOR = 0.43
 _NEARLY_IDENTITY = 1e-4
 _NEARLY_CONSTANT = 0.9
-# Of the search for a bandwidth: how near to the target in its logarithm, and the largest factor from the start.
+# The search for a bandwidth ends this near to the target's logarithm, within this factor of the start.
 _PRECISION = 1e-6
 _FARTHEST = 2.0
 _MOST_STEPS = 50

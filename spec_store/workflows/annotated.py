@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from ..alignment.maps import AlignmentMap, load_map
 from ..connector import Source
 from ..errors import ColumnClashError, InputError, SpecStoreError
-from ..runs.records import AlignmentRecord, ClusterRecord, ComparisonRecord
+from ..runs.clusters import ClusterRecord
+from ..runs.records import AlignmentRecord, ComparisonRecord
 from ..runs.registry import Registry
 from .passes import ClusterTally, tally_columns
 

@@ -13,7 +13,8 @@ from ..connector import Source, find_field
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, silent, timed
-from ..runs.records import ClusterRecord, ComparisonRecord
+from ..runs.clusters import ClusterRecord
+from ..runs.records import ComparisonRecord
 from ..spectral.bandwidth import Bandwidths
 from ..spectral.clusters import Cluster, find_clusters
 from ..spectral.covariance import CovarianceAccumulator

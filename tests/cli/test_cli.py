@@ -51,11 +51,13 @@ def test_compare_json_is_one_object_with_the_documented_keys(db):
         run("compare", "--table", "images", "--cols", "clip,dino", "--json", *SMALL, db=db).stdout
     )
     expected = """run_id table columns n_rows n_skipped kernel features bandwidth coverage map_error spec_diff
-        spec_diff_centered cka eigenvalues clusters seconds written warnings"""
+        spec_diff_centered cka mismatch average_pair n_candidates rejections eigenvalues clusters rejected
+        changes skipped_columns seconds written warnings"""
     assert list(found) == expected.split()
     assert set(found["bandwidth"]) == set(found["coverage"]) == set(found["eigenvalues"]) == {"clip", "dino"}
-    keys = ["cluster", "side", "strength", "energy", "size", "stability", "where"]
-    assert list(found["clusters"][0]) == keys
+    keys = """cluster side strength energy where capture gap contrast cohesion intervals stability
+        seen_by_other family share size top_rows name over_represented words"""
+    assert list(found["clusters"][0]) == keys.split()
     assert set(found["seconds"]) == {"sample", "covariance", "solve", "write"}
     counted = run(
         "query", "--table", "images", "--where", found["clusters"][0]["where"], "--format", "jsonl", db=db

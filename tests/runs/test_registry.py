@@ -14,7 +14,8 @@ from command import run as command
 from lance_tables import make_table
 from planted import vectors
 from spec_store.errors import ColumnClashError, ColumnNotFoundError, InputError, TableNotFoundError
-from spec_store.runs.records import AlignmentRecord, ComparisonRecord, json_values
+from spec_store.runs.clusters import json_values
+from spec_store.runs.records import AlignmentRecord, ComparisonRecord
 from spec_store.runs.registry import Registry
 from spec_store.stores.locate import location_of
 
