@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
@@ -18,6 +19,7 @@ from .terminal import echo
 from .text import visible_lines
 
 _ORDER = ("demo", "compare", "clusters", "query", "align", "gate", "update", "runs", "undo", "connectors")
+_M_ARENA_MAX = -8  # of <malloc.h>
 
 
 class _Group(click.Group):
@@ -39,6 +41,7 @@ class _Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run as a process; streams that are closed or know only ASCII are no reason to fail."""
         _prepare_streams()
+        _bound_free_memory()
         return super().main(*args, **extra)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -59,6 +62,16 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _bound_free_memory() -> None:
+    """Let all threads share one pool of free memory: each of the 8 per core that glibc makes keeps its own.
+
+    Stores read in several threads, which would leave hundreds of MB so.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ..connector import Source
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.scoring import Scorer
+from ..stores.memory import release_memory
 from ..stores.streaming import even_batches, ordered_map, usable_cores
 
 __all__ = ["ClusterTally", "accumulate", "one_blas_thread", "scored", "tally_columns"]
@@ -47,6 +48,7 @@ def accumulate(
     on the number of threads nor on how the store cuts its batches.
     """
     acc = CovarianceAccumulator(maps)
+    release_memory()
     batches = even_batches(
         source.batches([m.column for m in maps], where=where, batch_rows=batch_rows), batch_rows
     )
@@ -56,11 +58,12 @@ def accumulate(
             for rows in ordered_map(acc.columns, batches, workers=1):
                 acc.accumulate(rows)
                 progress(len(rows.blocks[0]) + rows.invalid.n_rows)
-        return acc
-    with one_blas_thread():
-        for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=threads):
-            acc.add(sums)
-            progress(sums.n_rows + sums.invalid.n_rows)
+    else:
+        with one_blas_thread():
+            for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=threads):
+                acc.add(sums)
+                progress(sums.n_rows + sums.invalid.n_rows)
+    release_memory()
     return acc
 
 

@@ -25,6 +25,7 @@ from ..spectral.features import (
     kmeans_landmarks,
     uniform_landmarks,
 )
+from ..stores.memory import release_memory
 from ..stores.streaming import ordered_map, usable_cores
 from ..stores.vectors import InvalidRows, decode, vector_width
 from ..stores.view import View
@@ -113,7 +114,7 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
             f" {invalid.describe() or 'there are no others'}."
         )
     del table, batch, keys, vectors, v, chosen  # pass 1 comes on top of what is still held here
-    pa.default_memory_pool().release_unused()
+    release_memory()
     rng = np.random.default_rng(options.seed)
     pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
     return Sample(columns, tuple(held[:n_usable] for held in rows), pairwise)

@@ -1,5 +1,6 @@
 """What needs a process of its own: signals, closed streams, encodings, and the time to start."""
 
+import ctypes
 import os
 import re
 import signal
@@ -117,3 +118,24 @@ def test_the_package_and_its_module_are_one_command():
     listed = subprocess.run(module, capture_output=True, text=True, check=True).stdout
     assert listed.startswith("Usage: spec-store ")
     assert run_process("--help").stdout == listed
+
+
+def test_threads_of_the_process_share_one_pool_of_free_memory(tmp_path):
+    code = (
+        "import ctypes, sys, threading; from spec_store.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "c = ctypes.CDLL(None)\n"
+        "together = threading.Barrier(8)\n"
+        "def allocate(): together.wait(); bytes(50_000); together.wait()\n"
+        "threads = [threading.Thread(target=allocate) for _ in range(8)]\n"
+        "[t.start() for t in threads], [t.join() for t in threads]\n"
+        "c.fopen.restype = ctypes.c_void_p\n"
+        "stream = ctypes.c_void_p(c.fopen(sys.argv[1].encode(), b'w'))\n"
+        "c.malloc_info(0, stream), c.fclose(stream)\n"
+    )
+    if not hasattr(ctypes.CDLL(None), "malloc_info"):
+        pytest.skip("the C library is not glibc")
+    plain = {k: v for k, v in os.environ.items() if k != "MALLOC_ARENA_MAX"}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "pools.xml"], check=True, env=plain)
+    assert (tmp_path / "pools.xml").read_text().count("<heap ") == 1
