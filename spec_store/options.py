@@ -80,7 +80,7 @@ class CompareOptions:
     prefix
         Of the result columns; None is ``spec_{first}_{second}``.
     sample_rows
-        Size of the seeded sample for landmarks, rotation and scale.
+        Size of the seeded sample for landmarks (at most 10,000 of its rows), rotation and scale.
     seed
         Seed of every random draw.
     batch_rows
@@ -106,7 +106,7 @@ class CompareOptions:
     key: str | None = None
     on_missing: Literal["error", "drop"] = "error"
     prefix: str | None = None
-    sample_rows: int = 10_000
+    sample_rows: int = 20_000
     seed: int = 0
     batch_rows: int = 4096
     threads: int | None = None

@@ -149,9 +149,9 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
     click.option(
         "--sample-rows",
         type=int,
-        default=10_000,
+        default=20_000,
         show_default=True,
-        help="Size of the random sample for bandwidths, landmarks and rotation.",
+        help="Size of the random sample for bandwidths, landmarks (at most 10,000 of its rows) and rotation.",
     ),
     click.option(
         "--precision",
