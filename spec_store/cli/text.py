@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["display_width", "format_number", "visible", "visible_lines"]
+__all__ = ["display_width", "format_number", "format_percent", "visible", "visible_lines"]
 
 # What a terminal obeys instead of showing: C0 and C1 controls, DEL, line and paragraph separators, the marks
 # and overrides that reorder a line (Unicode's Bidi_Control); and lone surrogates, which no encoding takes.
@@ -40,3 +40,10 @@ def display_width(text: str) -> int:
 def format_number(value: float | None) -> str:
     """Four significant digits; a dash for what is not known."""
     return "-" if value is None or value != value else f"{value:.4g}"
+
+
+def format_percent(share: float | None) -> str:
+    """A share without decimals; what rounds to nothing is not called nothing."""
+    if share is None or share != share:
+        return "-"
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
