@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     click.option(
         "--select", metavar="A,B,…", help="Columns to show. Default: all but vectors and binary values."
     ),
+    click.option(
+        "--order-by",
+        metavar="A,B,…",
+        help="Columns to order rows by, each with asc or desc after it if need be: 'score desc, id'. Nulls"
+        " come last. Without a --limit, at most 1,000,000 rows can be ordered.",
+    ),
+    click.option("--desc", is_flag=True, help="Order by falling values, where --order-by does not say."),
     click.option("--limit", type=int, help="Maximum number of rows. Default: 20 for a table, else all."),
 )
 @headed("Database", location_options)
@@ -58,6 +65,8 @@ def query(
     where: str | None,
     db: Location,
     select: str | None,
+    order_by: str | None,
+    desc: bool,
     limit: int | None,
     style: str | None,
     output: str | None,
@@ -68,13 +77,25 @@ def query(
     \b
     spec-store query --table images --where "spec_clip_dino_cluster = 0 AND spec_clip_dino_score > 0.8"
     spec-store query --table images --where "array_has(spec_clip_dino_clusters, 3)" -o rows.csv
+    spec-store query --table images --order-by spec_clip_dino_score --desc --limit 5
     """
+    from ..stores.references import split_columns
     from ..workflows.query import query as find
 
+    if desc and order_by is None:
+        raise click.UsageError("--desc is the direction of --order-by: give that too.")
     chosen = chosen_format(output, style, excel_safe=excel_safe)
     cut = 20 if chosen == "table" and limit is None else None
     names = [name.strip() for name in select.split(",")] if select is not None else None
-    reader = find(table, where, select=names, limit=limit if cut is None else cut + 1, db=db)
+    reader = find(
+        table,
+        where,
+        select=names,
+        order_by=None if order_by is None else split_columns(order_by),
+        descending=desc,
+        limit=limit if cut is None else cut + 1,
+        db=db,
+    )
     if write_rows(reader, chosen, output, cut=cut, excel_safe=excel_safe):
         echo(f"The first {cut} rows; --limit shows more.", err=True)
 

@@ -27,6 +27,7 @@ from ..stores.filters import quoted
 from ..stores.locate import Database, location_of, open_table
 from ..stores.vectors import is_vector
 from .annotated import Results, find_comparison, held_comparisons, result_columns
+from .ordering import ordered_rows, parse_orders
 
 __all__ = ["ClusterReport", "clusters", "list_runs", "query", "undo"]
 
@@ -39,10 +40,12 @@ def query(
     where: str | None = None,
     *,
     select: Sequence[str] | None = None,
+    order_by: str | Sequence[str] | None = None,
+    descending: bool = False,
     limit: int | None = None,
     db: Database = None,
 ) -> pa.RecordBatchReader:
-    """Stream the rows that match a SQL filter, in the table's own order.
+    """Stream the rows that match a SQL filter, in the table's own order or in that of columns.
 
     Parameters
     ----------
@@ -50,8 +53,13 @@ def query(
         SQL over any columns, result columns included: ``spec_clip_dino_cluster = 0``.
     select
         Columns; None is all but vectors and binary values.
+    order_by
+        A column, or several: the second orders rows that are equal in the first. ``"score desc"`` gives a
+        direction. Nulls come last.
+    descending
+        The direction of columns that give none.
     limit
-        At most so many rows; None is all.
+        At most so many rows; None is all. To be ordered, there may be at most 1,000,000.
 
     Raises
     ------
@@ -66,8 +74,12 @@ def query(
     if twice:
         raise InputError(f"Column {twice[0]!r} is selected twice: name each column once.")
     schema = pa.schema([pa.field(name, find_field(source, name).type) for name in names])
-    batches = source.batches(names, where=where)
-    return pa.RecordBatchReader.from_batches(schema, _limited(batches, names, limit))
+    if order_by is None:
+        batches = _limited(source.batches(names, where=where), names, limit)
+    else:
+        orders = parse_orders(source, order_by, descending=descending)
+        batches = ordered_rows(source, where, names, orders, limit)
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def _readable(kind: pa.DataType) -> bool:
