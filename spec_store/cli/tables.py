@@ -29,9 +29,9 @@ if TYPE_CHECKING:
         "--order-by",
         metavar="A,B,…",
         help="Columns to order rows by, each with asc or desc after it if need be: 'score desc, id'. Nulls"
-        " come last. Without a --limit, at most 1,000,000 rows can be ordered.",
+        " come last. Unless they are limited, at most 1,000,000 rows can be ordered.",
     ),
-    click.option("--desc", is_flag=True, help="Order by falling values, where --order-by does not say."),
+    click.option("--desc", is_flag=True, help="Order by falling values, where no direction is given."),
     click.option("--limit", type=int, help="Maximum number of rows. Default: 20 for a table, else all."),
 )
 @headed("Database", location_options)
