@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_FINDINGS",
+    "WIDTH",
     "changes_lines",
     "families",
     "figures_line",
@@ -27,7 +28,7 @@ __all__ = [
 
 MOST_FINDINGS = 10
 
-_WIDTH = 110
+WIDTH = 110
 _MOST_NUMBERS = 10
 _MOST_MERGED = 2
 
@@ -195,7 +196,7 @@ def other_column(columns: Sequence[str], side: str) -> str:
     return columns[1] if side == columns[0] else columns[0]
 
 
-def wrapped(text: str, *, indent: int = 0, margin: int = 0, width: int = _WIDTH) -> list[str]:
+def wrapped(text: str, *, indent: int = 0, margin: int = 0, width: int = WIDTH) -> list[str]:
     """Lines of at most `width` columns, broken at spaces; all but the first indented, all behind a margin."""
     lines = [" " * margin]
     for i, word in enumerate(text.split(" ")):

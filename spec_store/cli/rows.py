@@ -20,7 +20,7 @@ from .text import visible_lines
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMATS", "chosen_format", "write_rows"]
+__all__ = ["FORMATS", "chosen_format", "readable", "write_rows"]
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -175,7 +175,7 @@ def _echo_readable(reader: pa.RecordBatchReader, cut: int | None) -> bool:
     import pyarrow as pa
 
     columns = ([column.to_pylist() for column in batch.columns] for batch in reader)
-    rows = [[_short(v) for v in row] for batch in columns for row in zip(*batch, strict=True)]
+    rows = [[readable(v) for v in row] for batch in columns for row in zip(*batch, strict=True)]
     numeric = [
         i for i, f in enumerate(reader.schema) if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)
     ]
@@ -183,7 +183,7 @@ def _echo_readable(reader: pa.RecordBatchReader, cut: int | None) -> bool:
     return cut is not None and len(rows) > cut
 
 
-def _short(value: Any) -> str:
+def readable(value: Any) -> str:
     """For eyes: four digits, the first few items of a long list, the beginning of a long text."""
     if value is None:
         return ""
@@ -191,7 +191,7 @@ def _short(value: Any) -> str:
         return f"{value:.1f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, list):
         more = f", … {len(value)} in all" if len(value) > _MOST_ITEMS else ""
-        return "[" + ", ".join(map(_short, value[:_MOST_ITEMS])) + more + "]"
+        return "[" + ", ".join(map(readable, value[:_MOST_ITEMS])) + more + "]"
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
     text = str(value)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from ..errors import InputError
-from .text import display_width, visible, visible_lines
+from .text import aligned, visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -75,17 +75,11 @@ def _json_value(value: Any) -> Any:
 
 def echo_table(header: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """A ruled table on a terminal, aligned columns in a pipe."""
-    lines = [[visible(cell) for cell in row] for row in [header, *body]]
     if sys.stdout.isatty():
-        _echo_ruled(lines[0], lines[1:], right)
+        _echo_ruled(header, body, right)
         return
-    widths = [max(map(display_width, column)) for column in zip(*lines, strict=True)]
-    for row in lines:
-        cells = []
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - display_width(cell))
-            cells.append(space + cell if i in right else cell + space)
-        echo("  ".join(cells).rstrip())
+    for line in aligned([header, *body], right=right):
+        echo(line)
 
 
 def _echo_ruled(header: Sequence[str], body: Sequence[Sequence[str]], right: Sequence[int]) -> None:
@@ -95,9 +89,9 @@ def _echo_ruled(header: Sequence[str], body: Sequence[Sequence[str]], right: Seq
 
     table = Table(header_style="bold")
     for i, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if i in right else "left", overflow="fold")
+        table.add_column(Text(visible(name)), justify="right" if i in right else "left", overflow="fold")
     for row in body:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     with stdout_errors():
         Console().print(table)
 

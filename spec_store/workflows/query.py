@@ -145,7 +145,7 @@ def clusters(
     run = find_comparison(source, prefix=prefix)
     rows = cluster_table(run)
     if by is not None:
-        lists = _label_lists(source, f"{run.prefix}_clusters", by, len(rows))
+        lists = _label_lists(source, f"{run.prefix}_clusters", by, rows["cluster"].to_pylist())
         rows = rows.append_column("labels", lists)
     others = sorted({r.prefix for r in held_comparisons(source)} - {run.prefix})
     return ClusterReport(run, rows, tuple(others))
@@ -224,11 +224,11 @@ def _status(row: dict[str, Any], results: Results | None, *, newest: bool) -> st
     return "replaced" if results.names >= set(written) else "removed"
 
 
-def _label_lists(source: Source, column: str, by: str, n_clusters: int) -> pa.Array:
-    everywhere, within = _count_labels(source, column, by, n_clusters)
+def _label_lists(source: Source, column: str, by: str, numbers: Sequence[int]) -> pa.Array:
+    everywhere, within = _count_labels(source, column, by, numbers)
     n_rows = sum(everywhere.values())
     lists = []
-    for counts in within:
+    for counts in within.values():
         size = sum(counts.values())
         entries: list[dict[str, Any]] = []
         for value, n in counts.items():
@@ -241,14 +241,14 @@ def _label_lists(source: Source, column: str, by: str, n_clusters: int) -> pa.Ar
 
 
 def _count_labels(
-    source: Source, column: str, by: str, n_clusters: int
-) -> tuple[Counter[str], list[Counter[str]]]:
+    source: Source, column: str, by: str, numbers: Sequence[int]
+) -> tuple[Counter[str], dict[int, Counter[str]]]:
     """How often each label occurs among annotated rows, and among the members of each cluster."""
     kind = find_field(source, by).type
     if pa.types.is_nested(kind) or not _readable(kind):
         raise InputError(f"Column {by!r} holds {kind}: labels are strings, numbers or booleans.")
     everywhere: Counter[str] = Counter()
-    within: list[Counter[str]] = [Counter() for _ in range(n_clusters)]
+    within: dict[int, Counter[str]] = {number: Counter() for number in numbers}
     for batch in source.batches([by, column], where=f"{quoted(column)} IS NOT NULL", batch_rows=65536):
         codes = pc.fill_null(batch.column(1).cast(pa.string()), "null").dictionary_encode()
         names = codes.dictionary.to_pylist()
@@ -257,8 +257,8 @@ def _count_labels(
         lists = batch.column(2)
         rows = np.repeat(np.arange(len(batch)), lists.value_lengths().fill_null(0).to_numpy())
         members = lists.flatten().to_numpy()
-        for j in np.unique(members):
-            within[j].update(_counted(index[rows[members == j]], names))
+        for number, counts in within.items():
+            counts.update(_counted(index[rows[members == number]], names))
         if len(everywhere) > _MOST_LABELS:
             raise InputError(f"Column {by!r} has more than {_MOST_LABELS:,} different values: not labels.")
     return everywhere, within
