@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .options import CompareOptions
     from .plugins import installed_connectors
     from .spectral.bandwidth import Bandwidths, auto_bandwidths
-    from .spectral.clusters import Cluster, find_clusters, varimax
+    from .spectral.clusters import Cluster, find_clusters
     from .spectral.covariance import CovarianceAccumulator
     from .spectral.features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
     from .spectral.spectrum import Modes, Spectrum, solve
@@ -59,7 +59,6 @@ _HOMES = {
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
     "update": ".workflows.update",
-    "varimax": ".spectral.clusters",
 }
 
 __all__ = [
@@ -95,7 +94,6 @@ __all__ = [
     "solve",
     "undo",
     "update",
-    "varimax",
 ]
 
 

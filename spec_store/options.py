@@ -51,7 +51,11 @@ class CompareOptions:
     landmarks
         "kmeans" centroids of the sample, or "uniform" rows of it.
     modes
-        Leading modes at each end.
+        Leading modes at each end, which propose clusters; None is 40, or as many as there are rows.
+    write_modes
+        Write the scores of the ten leading modes of each end too, as a column of their own.
+    describe
+        Count, beside pass 2, which values and words are over-represented in each cluster.
     bandwidth
         σ for each embedding; None chooses both, see `spec_store.spectral.bandwidth`.
     bandwidth_scale
@@ -62,8 +66,6 @@ class CompareOptions:
         Compare covariances, without the mode that is the mean similarity itself. False is the paper's.
     normalize
         Scale rows to unit length first. False is the paper's. The cosine kernel always does.
-    rotate
-        "varimax" among modes of like strength at each end, or "none" for raw eigenvectors.
     where
         SQL filter: only these rows are compared and annotated.
     skip_invalid
@@ -93,13 +95,14 @@ class CompareOptions:
     features: Features = "nystroem"
     dim: int | None = None
     landmarks: Landmarks = "kmeans"
-    modes: int = 10
+    modes: int | None = None
+    write_modes: bool = False
+    describe: bool = True
     bandwidth: tuple[float, float] | None = None
     bandwidth_scale: float = 1.0
     eta: float = 1.0
     center: bool = True
     normalize: bool = True
-    rotate: Literal["varimax", "none"] = "varimax"
     where: str | None = None
     skip_invalid: bool = False
     precision: Literal["float32", "float64"] = "float32"
@@ -117,8 +120,8 @@ class CompareOptions:
         check_choice("landmarks", self.landmarks, get_args(Landmarks))
         check_choice("precision", self.precision, ("float32", "float64"))
         check_choice("on_missing", self.on_missing, ("error", "drop"))
-        check_choice("rotate", self.rotate, ("varimax", "none"))
-        check_count("modes", self.modes, 1, 10_000)
+        if self.modes is not None:
+            check_count("modes", self.modes, 1, 10_000)
         check_count("sample_rows", self.sample_rows, 1, 10_000_000)
         check_count("batch_rows", self.batch_rows, 1, LARGEST_BATCH)
         check_count("seed", self.seed, 0, LARGEST_SEED)
@@ -137,6 +140,11 @@ class CompareOptions:
             raise InputError(
                 f"prefix is {self.prefix!r}; expected letters, digits and underscores, a letter first."
             )
+
+    @property
+    def fewest_rows(self) -> int:
+        """How many rows a comparison needs: 2, and as many as modes are asked for."""
+        return max(self.modes or 0, 2)
 
     @property
     def n_features(self) -> int:

@@ -77,6 +77,18 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         type=click.Path(dir_okay=False),
         help="Write the results to this Parquet file, keyed by row, instead of to the table.",
     ),
+    click.option(
+        "--write",
+        "extra",
+        type=click.Choice(["modes"]),
+        help="Also write the scores of the ten leading modes of each end, the paper's own, as a column.",
+    ),
+    click.option(
+        "--describe/--no-describe",
+        default=True,
+        show_default=True,
+        help="Count which values and words of other columns are over-represented in each cluster.",
+    ),
     click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column."),
     click.option(
         "--align",
@@ -167,22 +179,13 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
     click.option(
         "--modes",
         type=int,
-        default=10,
-        show_default=True,
-        help="Number of leading modes at each end of the spectrum.",
+        help="Number of leading modes at each end of the spectrum, which propose clusters. Default: 40.",
     ),
     click.option(
         "--center/--no-center",
         default=True,
         show_default=True,
         help="Remove the mode that is the mean similarity itself; --no-center is the paper's method.",
-    ),
-    click.option(
-        "--rotate",
-        type=click.Choice(["varimax", "none"]),
-        default="varimax",
-        show_default=True,
-        help="Rotate modes of nearly equal eigenvalues by varimax, or take the raw eigenvectors.",
     ),
 )
 @headed("Execution", seed_option, batch_rows_option, threads_option)
@@ -195,6 +198,7 @@ def compare(
     index: bool,
     pair: str | None,
     as_json: bool,
+    extra: str | None,
     **fields: Any,
 ) -> None:
     """Compare two embedding columns and write each row's clusters back.
@@ -218,7 +222,7 @@ def compare(
         raise click.UsageError("Name a --table, or a file with --out; --dry-run writes nothing.")
     if pair and (out or not table):
         raise click.UsageError("--align writes a column of --table: it can't go with --out.")
-    options = CompareOptions(**fields)
+    options = CompareOptions(**fields, write_modes=extra is not None)
     columns = split_columns(cols)
     asked = _asked_alignment(pair, columns, options) if pair else None
     if asked and table:

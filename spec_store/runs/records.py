@@ -124,7 +124,15 @@ def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # Of a comparison, since version 0.2: kept in the details of its row.
-_LATER_FIELDS = ("mismatch", "average_pair", "n_candidates", "rejections", "changes", "skipped_columns")
+_LATER_FIELDS = (
+    "mismatch",
+    "average_pair",
+    "n_candidates",
+    "rejections",
+    "next_number",
+    "changes",
+    "skipped_columns",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +162,8 @@ class ComparisonRecord(RunRecord):
         Those that were chosen and not confirmed.
     clusters
         By (share of rows not in an earlier one) times gap, the largest first.
+    next_number
+        The least number that no cluster of this prefix has had.
     changes
         Numbers of clusters against the results that the prefix held before: ``kept``, ``new``, ``gone``;
         None where it held none.
@@ -176,6 +186,7 @@ class ComparisonRecord(RunRecord):
     n_candidates: int = 0
     rejections: Mapping[str, int] = field(default_factory=dict)
     rejected: tuple[RejectedRecord, ...] = ()
+    next_number: int = 1
     changes: Mapping[str, Sequence[int]] | None = None
     skipped_columns: Mapping[str, str] = field(default_factory=dict)
 
@@ -198,6 +209,7 @@ class ComparisonRecord(RunRecord):
             "eigenvalues": json_values(self.eigenvalues),
             "clusters": [c.to_json() for c in self.clusters],
             "rejected": [c.to_json() for c in self.rejected],
+            "next_number": self.next_number,
             "changes": json_values(self.changes),
             "skipped_columns": json_values(self.skipped_columns),
             "seconds": json_values(self.seconds),

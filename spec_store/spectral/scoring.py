@@ -11,19 +11,48 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..stores.vectors import decode
-from .clusters import Cluster, Membership, membership
+from ..stores.vectors import Vectors, decode
+from .clusters import Cluster
 from .features import FeatureMap
+from .spectrum import Spectrum
 
-__all__ = ["RESULT_COLUMNS", "Scorer", "result_schema"]
+__all__ = ["MEMBER", "MODES_COLUMN", "RESULT_COLUMNS", "Membership", "Scorer", "result_schema"]
 
 RESULT_COLUMNS = ("cluster", "clusters", "side", "score", "scores")
+MODES_COLUMN = "modes"
+
+MEMBER = 0.5
+"""A row is a member of a cluster from this relative membership; the median member has 1."""
 
 
-def result_schema(prefix: str) -> pa.Schema:
+def result_schema(prefix: str, *, modes: bool = False) -> pa.Schema:
     """The result columns, all nullable: a row that could not be compared is null in each."""
     types = (pa.int32(), pa.list_(pa.int32()), pa.string(), pa.float32(), pa.list_(pa.float32()))
-    return pa.schema([(f"{prefix}_{n}", t) for n, t in zip(RESULT_COLUMNS, types, strict=True)])
+    fields = [(f"{prefix}_{n}", t) for n, t in zip(RESULT_COLUMNS, types, strict=True)]
+    return pa.schema(fields + [(f"{prefix}_{MODES_COLUMN}", pa.list_(pa.float32()))] * modes)
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Rows of a batch against all clusters: n rows, K clusters.
+
+    Attributes
+    ----------
+    relative
+        Shape (n, K), float32: 1 for the median member, 0.5 at the cluster's threshold, at least 0.
+    """
+
+    relative: NDArray[np.float32]
+
+    @property
+    def member(self) -> NDArray[np.bool_]:
+        """Shape (n, K): whether the row is a member of the cluster."""
+        return np.greater_equal(self.relative, MEMBER)
+
+    def ranked(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Each row's clusters by relative membership, shape (n, K); and of how many it is a member."""
+        order = np.argsort(-self.relative, axis=1, kind="stable")
+        return order, self.member.sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -35,35 +64,42 @@ class Scorer:
     maps
         The feature maps of both embeddings.
     clusters
-        Strongest first; their position is their number.
+        In any order; results go by their numbers.
     prefix
         Result columns are named ``{prefix}_cluster`` and so on.
+    modes
+        The spectrum whose leading modes' scores are written too, as ``{prefix}_modes``: those of the first
+        end, then those of the second, strongest first.
     """
 
     maps: Sequence[FeatureMap]
     clusters: Sequence[Cluster]
     prefix: str
+    modes: Spectrum | None = None
     _weights: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        whitenings = [m.whitening() for m in self.maps]
-        widths = [
-            m.n_columns if t is None else t.shape[1] for m, t in zip(self.maps, whitenings, strict=True)
-        ]
-        weights = np.zeros((sum(widths), 0))
-        if self.clusters:
-            weights = np.stack([c.weights for c in self.clusters], axis=1)
         per_map = []
-        for i, (m, t) in enumerate(zip(self.maps, whitenings, strict=True)):
-            w = weights[sum(widths[:i]) : sum(widths[: i + 1])]
-            offsets = np.array([c.offsets[i] for c in self.clusters])
-            per_map.append(((w if t is None else t @ w).astype(m.dtype), offsets.astype(m.dtype)))
+        for end, m in enumerate(self.maps):
+            own = [c for c in self.clusters if c.end == end]
+            centres = [np.stack([c.centre for c in own], axis=1)] if own else []
+            offsets = [np.array([c.threshold for c in own])]
+            if self.modes is not None:
+                side = self.modes.sides[end]
+                centres += [modes.weights[side] for modes in self.modes.ends]
+                offsets += [modes.offsets[end] for modes in self.modes.ends]
+            t = m.whitening()
+            width = m.n_columns if t is None else t.shape[1]
+            w = np.concatenate([np.zeros((width, 0)), *centres], axis=1)
+            per_map.append(
+                ((w if t is None else t @ w).astype(m.dtype), np.concatenate(offsets).astype(m.dtype))
+            )
         object.__setattr__(self, "_weights", per_map)
 
     @property
     def schema(self) -> pa.Schema:
         """The result columns."""
-        return result_schema(self.prefix)
+        return result_schema(self.prefix, modes=self.modes is not None)
 
     @property
     def token(self) -> str:
@@ -72,52 +108,88 @@ class Scorer:
         for m, (w, offset) in zip(self.maps, self._weights, strict=True):
             h.update(m.digest.encode() + w.tobytes() + offset.tobytes())
         for c in self.clusters:
-            h.update(repr((c.end, c.held_scale, c.score_scale, c.contribution)).encode())
+            h.update(repr((c.number, c.end, c.typical)).encode())
         return h.hexdigest()
 
     def membership(self, batch: pa.RecordBatch) -> tuple[Membership, NDArray[np.bool_]]:
         """Membership of each row, zero where it is not usable; and which rows are usable, shape (n,)."""
+        found, usable, _ = self._scored(batch)
+        return found, usable
+
+    def compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The result columns of a batch that holds the key first, then the embeddings."""
+        found, usable, modes = self._scored(batch)
+        return self._columns(found, usable, modes)
+
+    def _scored(
+        self, batch: pa.RecordBatch
+    ) -> tuple[Membership, NDArray[np.bool_], NDArray[np.float32] | None]:
         vectors = [
             decode(m.column, batch.column(m.column), m.width, directions=m.normalize, keys=batch.column(0))
             for m in self.maps
         ]
         usable = np.logical_and.reduce([v.usable for v in vectors])
-        parts = []
+        relative = np.zeros((batch.num_rows, len(self.clusters)), np.float32)
+        modes = None
+        for end, v in enumerate(vectors):
+            parts = self._products(end, v, usable)
+            at = [i for i, c in enumerate(self.clusters) if c.end == end]
+            spread = np.array(
+                [2 * max(self.clusters[i].typical - self.clusters[i].threshold, 1e-12) for i in at]
+            )
+            relative[:, at] = np.maximum(MEMBER + parts[:, : len(at)] / spread.astype(parts.dtype), 0)
+            if self.modes is not None:
+                modes = parts[:, len(at) :] if modes is None else modes + parts[:, len(at) :]
+        relative[~usable] = 0
+        return Membership(relative), usable, modes
+
+    def _products(self, end: int, vectors: Vectors, usable: NDArray[np.bool_]) -> NDArray[Any]:
+        w, offset = self._weights[end]
         with np.errstate(invalid="ignore", over="ignore"):  # rows that are not usable may hold anything
-            for m, v, (w, offset) in zip(self.maps, vectors, self._weights, strict=True):
-                part = m.project(v, w)
-                part -= offset
-                part[~usable] = 0
-                parts.append(part)
-        return membership(parts[0], parts[1], self.clusters), usable
+            part = self.maps[end].project(vectors, w)
+            part -= offset
+        part[~usable] = 0
+        return part
 
-    def compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The result columns of a batch that holds the key first, then the embeddings."""
-        return self._columns(*self.membership(batch))
-
-    def _columns(self, found: Membership, usable: NDArray[np.bool_]) -> pa.RecordBatch:
+    def _columns(
+        self, found: Membership, usable: NDArray[np.bool_], modes: NDArray[np.float32] | None
+    ) -> pa.RecordBatch:
         n, k = found.relative.shape
         order, n_member = found.ranked()
         is_member = n_member > 0
         first = order[:, 0] if k else np.zeros(n, np.intp)
-        at = np.arange(n)
-        best = np.where(is_member, first, found.relative.argmax(axis=1)) if k else first
-        score = found.relative[at, best] if k else np.zeros(n, np.float32)
+        score = found.relative[np.arange(n), first] if k else np.zeros(n, np.float32)
+        numbers = np.array([c.number for c in self.clusters], np.int32)
+        none = ~(is_member & usable)
         sides = pa.array([self.maps[c.end].column for c in self.clusters], pa.string())
-        strongest = pa.array(first.astype(np.int32), mask=~(is_member & usable))
-        ranks = order[np.arange(k) < n_member[:, None]].astype(np.int32)
+        ranks = numbers[order[np.arange(k) < n_member[:, None]]] if k else np.zeros(0, np.int32)
         blank = ~usable
         arrays = [
-            strongest,
-            _lists(ranks, n_member, blank),
-            sides.take(strongest),
+            pa.array(numbers[first] if k else np.zeros(n, np.int32), mask=none),
+            _lists(pa.array(ranks), n_member, blank),
+            sides.take(pa.array(first.astype(np.int32), mask=none)),
             pa.array(score, mask=blank | (k == 0)),
-            _lists(found.relative[usable].ravel(), np.full(n, k), blank),
+            self._by_number(found.relative[usable], numbers, blank),
         ]
+        if modes is not None:
+            written = modes[usable].astype(np.float32)
+            arrays.append(_lists(pa.array(written.ravel()), np.full(n, written.shape[1]), blank))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
+    def _by_number(
+        self, relative: NDArray[np.float32], numbers: NDArray[np.int32], blank: NDArray[np.bool_]
+    ) -> pa.Array:
+        """Lists in which the score of cluster k is the k-th, and null for a number that no cluster has."""
+        width = int(numbers.max(initial=0))
+        values = np.zeros((len(relative), width), np.float32)
+        values[:, numbers - 1] = relative
+        absent = np.ones(width, bool)
+        absent[numbers - 1] = False
+        mask = np.broadcast_to(absent, values.shape).ravel() if absent.any() else None
+        return _lists(pa.array(values.ravel(), mask=mask), np.full(len(blank), width), blank)
 
-def _lists(values: NDArray[Any], lengths: NDArray[np.integer[Any]], blank: NDArray[np.bool_]) -> pa.Array:
+
+def _lists(values: pa.Array, lengths: NDArray[np.integer[Any]], blank: NDArray[np.bool_]) -> pa.Array:
     """A list array whose blank rows are null and hold no values."""
     offsets = np.concatenate([[0], np.cumsum(np.where(blank, 0, lengths))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(blank))
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(blank))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy  # its submodules are imported when they are first used
@@ -133,6 +133,11 @@ class Spectrum:
     cka: float
     coverage: tuple[float, float]
     rounding: float
+
+    def leading(self, k: int) -> Spectrum:
+        """This spectrum with at most the `k` strongest modes of each end."""
+        kept = [modes.selected(np.arange(len(modes.eigenvalues)) < k) for modes in self.ends]
+        return replace(self, ends=(kept[0], kept[1]))
 
     def scores(self, end: int, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of rows in the modes of one end, from whitened features: (n, p) -> (n, k)."""

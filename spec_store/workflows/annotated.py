@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..alignment.maps import AlignmentMap, load_map
 from ..connector import Source
+from ..describe import Value, Word
 from ..errors import ColumnClashError, InputError, SpecStoreError
 from ..runs.clusters import ClusterRecord
 from ..runs.records import AlignmentRecord, ComparisonRecord
@@ -175,16 +178,45 @@ def _held_ids(registry: Registry, source: Source) -> list[str]:
 
 
 def counted(clusters: Sequence[ClusterRecord], tally: ClusterTally) -> tuple[ClusterRecord, ...]:
-    """The clusters with their sizes and typical rows."""
-    return tuple(
+    """The clusters with their sizes, typical rows, and what they consist of."""
+    found = [
         replace(c, size=int(tally.sizes[i]), top_rows=tuple(str(key) for key in tally.top_rows(i)))
         for i, c in enumerate(clusters)
+    ]
+    if tally.describer is None:
+        return tuple(found)
+    described = zip(found, tally.describer.result(), strict=True)
+    return tuple(
+        replace(
+            c,
+            name=d.name or None,
+            over_represented=tuple(_value(v) for v in d.over_represented),
+            words=tuple(_word(w) for w in d.words),
+        )
+        for c, d in described
     )
+
+
+def _value(v: Value) -> dict[str, Any]:
+    return {
+        "column": v.column,
+        "value": v.value,
+        "count": v.count,
+        "share": v.share,
+        "lift": v.lift,
+        "p_value": v.p_value,
+        "log10_p_value": v.log_p / math.log(10),
+    }
+
+
+def _word(w: Word) -> dict[str, Any]:
+    return {"column": w.column, "word": w.word, "share": w.share, "lift": w.lift}
 
 
 def _finished(run: ComparisonRecord, source: Source, registry: Registry) -> ComparisonRecord:
     """A published run that was not recorded as such, with its members counted."""
-    tally = tally_columns(source, run.prefix, len(run.clusters), where=run.options.get("where"))
+    tally = ClusterTally([c.cluster for c in run.clusters])
+    tally = tally_columns(source, run.prefix, tally, where=run.options.get("where"))
     done = replace(run, clusters=counted(run.clusters, tally), finished=True)
     try:
         registry.finish(done, registry.state(run.run_id))

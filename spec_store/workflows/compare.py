@@ -13,10 +13,8 @@ from ..connector import Source, find_field
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, silent, timed
-from ..runs.clusters import ClusterRecord
 from ..runs.records import ComparisonRecord
 from ..spectral.bandwidth import Bandwidths
-from ..spectral.clusters import Cluster, find_clusters
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer, result_schema
 from ..spectral.spectrum import Spectrum, solve
@@ -24,10 +22,15 @@ from ..stores.locate import Database, Destination, open_columns, open_data
 from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
 from .comparison import Comparison, check_place
+from .listing import Described, Earlier, described_columns, earlier_run, list_clusters
 from .passes import accumulate
-from .sampling import draw_sample, fit_maps, identified, map_error, sample_features
+from .sampling import draw_sample, evaluated_rows, fit_maps, identified, map_error
 
 __all__ = ["compare"]
+
+_DEFAULT_MODES = 40
+# Of each end, in the column of modes.
+_WRITTEN_MODES = 10
 
 
 def compare(
@@ -103,7 +106,7 @@ def compare(
     destination = Destination.of(results, out, db)
     if write or destination is not None:
         prefix = options.prefix or default_prefix(pair)
-        check_place(source, destination, result_schema(prefix), pair)
+        check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
     n_rows = _check(source, pair, options)
     run = _solved(source, pair, options, n_rows, destination, progress)
     return run.write(progress=progress) if write else run
@@ -120,9 +123,11 @@ def _solved(
     """Sample, pass 1 and solve. The sample's memory is free again when pass 2 begins."""
     prefix = options.prefix or default_prefix(pair)
     seconds: dict[str, float] = {}
+    earlier = earlier_run(source, pair, prefix) if destination is None else Earlier(None, ())
+    described = described_columns(source, pair) if options.describe else ()
     with timed(seconds, "sample"):
         rows = identified(source, options.where)
-        sample = draw_sample(rows.source, pair, options)
+        sample = draw_sample(rows.source, pair, options, others=(*earlier.columns, *described))
         fitted = fit_maps(sample, options)
         maps, bandwidths = fitted.maps, fitted.bandwidths
         error = map_error(sample, maps, bandwidths, options.eta)
@@ -138,14 +143,16 @@ def _solved(
         )
     _check_invalid(source, state, options)
     with timed(seconds, "solve"):
-        spectrum = solve(state, modes=options.modes, eta=options.eta, center=options.center)
-        clusters = find_clusters(
-            spectrum,
-            sample_features(sample, maps),
-            rotate=options.rotate == "varimax",
-            floor=error,
+        modes = options.modes or min(_DEFAULT_MODES, state.n_rows)
+        spectrum = solve(state, modes=modes, eta=options.eta, center=options.center)
+    with timed(seconds, "clusters"):
+        evaluated = evaluated_rows(sample, maps, spectrum, bandwidths)
+        listing = list_clusters(
+            evaluated, sample.others, earlier, pair, prefix, eta=options.eta, seed=options.seed
         )
-    scorer = Scorer(maps, clusters, prefix)
+    scorer = Scorer(
+        maps, listing.clusters, prefix, spectrum.leading(_WRITTEN_MODES) if options.write_modes else None
+    )
     sigmas = bandwidths.values if bandwidths else (None, None)
     ends = zip(pair, spectrum.ends, strict=True)
     record = ComparisonRecord(
@@ -157,7 +164,7 @@ def _solved(
         n_skipped=state.invalid.n_rows,
         options=options.to_json(),
         seconds=seconds,
-        warnings=(*source.notes, *rows.warnings, *_warnings(pair, options, bandwidths, spectrum)),
+        warnings=(*source.notes, *rows.warnings, *_warnings(options, bandwidths, spectrum)),
         bandwidth=dict(zip(pair, sigmas, strict=True)),
         coverage=dict(zip(pair, spectrum.coverage, strict=True)),
         map_error=error,
@@ -165,29 +172,19 @@ def _solved(
         spec_diff_centered=spectrum.spec_diff_centered,
         cka=None if math.isnan(spectrum.cka) else spectrum.cka,
         eigenvalues={c: [float(v) for v in end.eigenvalues] for c, end in ends},
-        clusters=tuple(_recorded(i, c, pair, prefix) for i, c in enumerate(clusters)),
+        **listing.fields,
     )
     return Comparison(
         source=source,
         options=options,
         spectrum=spectrum,
-        clusters_found=clusters,
+        clusters_found=listing.clusters,
         scorer=scorer,
         state=state,
         bandwidths=bandwidths,
         record=record,
+        described=Described.of(source, pair, sample.others, options.seed) if options.describe else None,
         destination=destination,
-    )
-
-
-def _recorded(number: int, cluster: Cluster, pair: tuple[str, str], prefix: str) -> ClusterRecord:
-    return ClusterRecord(
-        cluster=number,
-        side=pair[cluster.end],
-        strength=cluster.strength,
-        energy=dict(zip(pair, cluster.energy, strict=True)),
-        stability=None,
-        where=f"array_has({prefix}_clusters, {number})",
     )
 
 
@@ -216,7 +213,7 @@ def _check(source: Source, columns: tuple[str, str], options: CompareOptions) ->
         raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
     if n_rows == 0:
         raise InputError(f"{sentence(source.describe())} is empty: there is nothing to compare.")
-    needed = max(options.modes, 2)
+    needed = options.fewest_rows
     if n_rows < needed:
         raise InputError(
             f"{sentence(source.describe())} has {n_rows} rows to compare, fewer than the {options.modes}"
@@ -236,19 +233,11 @@ def _check_invalid(source: Source, state: CovarianceAccumulator, options: Compar
         )
 
 
-def _warnings(
-    columns: tuple[str, str], options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum
-) -> list[str]:
+def _warnings(options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum) -> list[str]:
     messages = bandwidths.warnings() if bandwidths else []
     if options.precision == "float32" and spectrum.spec_diff < 10 * spectrum.rounding:
         messages.append(
             f"the embeddings hardly differ: float32 can't tell eigenvalues under {spectrum.rounding:.1g} from"
             " rounding. Use --precision float64 for smaller ones."
         )
-    for column, coverage in zip(columns, spectrum.coverage, strict=True):
-        if coverage < 0.5 and bandwidths:
-            messages.append(
-                f"the feature map covers {coverage:.0%} of the kernel of column {column!r}: small groups"
-                " may go unseen. Try a larger --dim, or a larger --bandwidth-scale."
-            )
     return messages

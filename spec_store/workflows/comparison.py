@@ -25,11 +25,12 @@ from ..runs.registry import LARGEST_STATE, Registry, cluster_table
 from ..spectral.bandwidth import Bandwidths
 from ..spectral.clusters import Cluster
 from ..spectral.covariance import CovarianceAccumulator
-from ..spectral.scoring import Scorer, result_schema
+from ..spectral.scoring import Scorer
 from ..spectral.spectrum import Spectrum
 from ..stores.locate import Database, Destination
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
+from .listing import Described
 from .passes import ClusterTally, one_blas_thread, scored, tally_columns
 
 __all__ = ["Comparison", "check_place"]
@@ -51,11 +52,13 @@ class Comparison:
     spectrum
         Eigenvalues, modes, both SPEC-diffs, CKA and coverage.
     clusters_found
-        Strongest first; a cluster's number is its position.
+        By size times gap, the largest first.
     state
         The covariance state: the sufficient statistic of the comparison.
     record
         All figures as plain values: what ``compare --json`` prints and the registry keeps.
+    described
+        What it takes to describe the clusters beside pass 2; None for no description.
     destination
         The new table or file for the results; None where they become columns of the source.
     """
@@ -68,6 +71,7 @@ class Comparison:
     state: CovarianceAccumulator
     bandwidths: Bandwidths | None
     record: ComparisonRecord
+    described: Described | None = None
     destination: Destination | None = None
 
     @property
@@ -140,12 +144,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """For notebooks: the headline, and the clusters as a table."""
-        shown = ["cluster", "side", "strength", *(f"in {c}" for c in self.columns), "size", "stability"]
+        shown = ["cluster", "grouped by", "rows", *(f"capture in {c}" for c in self.columns), "name"]
         rows = [
-            [
-                *(c.cluster, c.side, f"{c.strength:.4g}", *(f"{e:.4g}" for e in c.energy.values())),
-                *(c.size, None if c.stability is None else f"{c.stability:.2f}"),
-            ]
+            [c.cluster, c.side, c.size, *(f"{p:.0%}" for p in (c.capture or {}).values()), c.name]
             for c in self.record.clusters
         ]
         head = "".join(f"<th>{escape(name)}</th>" for name in shown)
@@ -158,12 +159,12 @@ class Comparison:
     def score(self, *, progress: Progress = silent) -> Comparison:
         """Pass 2 without writing: this comparison with exact sizes and typical rows in its record."""
         progress("score", 0, self._n_all)
-        tally = ClusterTally(len(self.clusters_found))
+        tally = self._tally()
         seconds: dict[str, float] = {}
         with timed(seconds, "score"), one_blas_thread():
             for _ in self._scored(tally, "score", progress):
                 pass
-        return self._with(seconds, clusters=counted(self.record.clusters, tally))
+        return self._counted(seconds, tally)
 
     def write(
         self,
@@ -202,7 +203,7 @@ class Comparison:
         return self._write(progress)
 
     def _write(self, progress: Progress) -> Comparison:
-        schema = result_schema(self.prefix)
+        schema = self.scorer.schema
         registry = self.registry
         check_place(self.source, self.destination, schema, self.columns)
         names = (self.source.key, *schema.names) if self.destination else tuple(schema.names)
@@ -217,9 +218,9 @@ class Comparison:
             else:
                 published, tally = self._create(self.destination, progress)
         warnings = (*self.record.warnings, *published.notes, *([] if registry else [_NOT_RECORDED]))
-        done = self._with(
+        done = self._counted(
             seconds,
-            clusters=counted(self.record.clusters, tally),
+            tally,
             written=published.columns,
             written_version=published.version,
             warnings=warnings,
@@ -230,7 +231,7 @@ class Comparison:
 
     def _annotate(self, progress: Progress) -> tuple[Published, ClusterTally]:
         annotation = Annotation(
-            schema=result_schema(self.prefix),
+            schema=self.scorer.schema,
             reads=self.columns,
             compute=self.scorer.compute,
             token=self.scorer.token,
@@ -243,12 +244,10 @@ class Comparison:
         with one_blas_thread():
             published = self.source.annotate(annotation)
         latest = self.source.latest()
-        return published, tally_columns(
-            latest, self.prefix, len(self.clusters_found), where=self.options.where
-        )
+        return published, tally_columns(latest, self.prefix, self._tally(), where=self.options.where)
 
     def _create(self, destination: Destination, progress: Progress) -> tuple[Published, ClusterTally]:
-        tally = ClusterTally(len(self.clusters_found))
+        tally = self._tally()
         batches = self._scored(tally, "write", progress)
         with one_blas_thread():
             first = next(batches)
@@ -285,6 +284,17 @@ class Comparison:
     @property
     def _n_all(self) -> int:
         return self.n_rows + self.n_skipped
+
+    def _tally(self) -> ClusterTally:
+        numbers = [c.number for c in self.clusters_found]
+        if self.described is None or not numbers:
+            return ClusterTally(numbers)
+        return ClusterTally(numbers, self.described.describer(numbers))
+
+    def _counted(self, seconds: dict[str, float], tally: ClusterTally, **changes: Any) -> Comparison:
+        skipped = tally.describer.skipped if tally.describer else {}
+        clusters = counted(self.record.clusters, tally)
+        return self._with(seconds, clusters=clusters, skipped_columns=dict(skipped), **changes)
 
     def _with(self, seconds: dict[str, float], **changes: Any) -> Comparison:
         return replace(self, record=self.record.with_stage(seconds, **changes))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ..connector import Source
+from ..describe import Describer
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.scoring import Scorer
@@ -69,36 +70,50 @@ def accumulate(
 
 @dataclass
 class ClusterTally:
-    """Sizes and typical rows of clusters, from result columns.
+    """Sizes and typical rows of clusters, and what they consist of, from result columns.
 
     Attributes
     ----------
+    numbers
+        The K clusters'.
+    describer
+        What counts the values of other columns along; None for no description.
     sizes
         Shape (K,): members per cluster.
     n_annotated
         Rows that were compared; the others are null in every result column.
     """
 
-    n_clusters: int
+    numbers: Sequence[int]
+    describer: Describer | None = None
     sizes: NDArray[np.int64] = field(init=False)
     n_rows: int = 0
     n_annotated: int = 0
     _top: list[list[tuple[float, int, object]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.sizes = np.zeros(self.n_clusters, np.int64)
-        self._top = [[] for _ in range(self.n_clusters)]
+        self.sizes = np.zeros(len(self.numbers), np.int64)
+        self._top = [[] for _ in self.numbers]
 
-    def update(self, keys: pa.Array, clusters: pa.Array, scores: pa.Array) -> None:
-        """Count one batch: row keys, and the ``_clusters`` and ``_scores`` columns."""
+    def update(self, batch: pa.RecordBatch, clusters: pa.Array, scores: pa.Array) -> None:
+        """Count one batch: row keys and what is described, and the ``_clusters`` and ``_scores`` columns.
+
+        The score of cluster k is the k-th; before version 0.2 numbers began with 0, and it was the one after.
+        """
+        keys = batch.column(0)
+        numbers = np.asarray(self.numbers, np.int64)
         members = clusters.flatten().to_numpy(zero_copy_only=False)
-        self.sizes += np.bincount(members, minlength=self.n_clusters)[: self.n_clusters]
+        least = int(numbers.max(initial=0)) + 1
+        self.sizes += np.bincount(members, minlength=least)[numbers]
         annotated = np.flatnonzero(scores.is_valid().to_numpy(zero_copy_only=False))
-        if len(annotated) and self.n_clusters:
+        if len(annotated) and len(numbers):
             flat = scores.flatten().to_numpy(zero_copy_only=False)
-            relative = flat.reshape(len(annotated), self.n_clusters)
-            for j in range(self.n_clusters):
-                self._rank(j, relative[:, j], annotated, keys)
+            relative = flat.reshape(len(annotated), -1)
+            first = 0 if numbers.min() == 0 else 1
+            for j, number in enumerate(numbers):
+                self._rank(j, relative[:, number - first], annotated, keys)
+        if self.describer is not None:
+            self.describer.update(batch, clusters)
         self.n_rows += len(keys)
         self.n_annotated += len(annotated)
 
@@ -132,19 +147,23 @@ def scored(
     To be consumed within `one_blas_thread`.
     """
 
-    def score(batch: pa.RecordBatch) -> tuple[pa.Array, pa.RecordBatch]:
-        return batch.column(0), scorer.compute(batch)
+    def score(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        return batch, scorer.compute(batch)
 
-    batches = source.batches([m.column for m in scorer.maps], where=where, batch_rows=batch_rows)
-    for keys, result in ordered_map(score, batches, workers=threads or usable_cores()):
-        tally.update(keys, result.column(1), result.column(4))
+    columns = [m.column for m in scorer.maps]
+    described = tally.describer.columns if tally.describer else ()
+    batches = source.batches(list(dict.fromkeys([*columns, *described])), where=where, batch_rows=batch_rows)
+    for batch, result in ordered_map(score, batches, workers=threads or usable_cores()):
+        keys = batch.column(0)
+        tally.update(batch, result.column(1), result.column(4))
         progress(len(keys))
         yield pa.RecordBatch.from_arrays([keys, *result.columns], names=[source.key, *result.schema.names])
 
 
-def tally_columns(source: Source, prefix: str, n_clusters: int, *, where: str | None) -> ClusterTally:
-    """Read written result columns back and count them."""
-    tally = ClusterTally(n_clusters)
-    for batch in source.batches([f"{prefix}_clusters", f"{prefix}_scores"], where=where, batch_rows=65536):
-        tally.update(batch.column(0), batch.column(1), batch.column(2))
+def tally_columns(source: Source, prefix: str, tally: ClusterTally, *, where: str | None) -> ClusterTally:
+    """Read written result columns back, and what is to be described, and count them."""
+    results = [f"{prefix}_clusters", f"{prefix}_scores"]
+    described = tally.describer.columns if tally.describer else ()
+    for batch in source.batches([*results, *described], where=where, batch_rows=65536):
+        tally.update(batch, batch.column(1), batch.column(2))
     return tally

@@ -16,6 +16,7 @@ from ..connector import Source, find_field
 from ..errors import InvalidVectorsError
 from ..options import CompareOptions
 from ..spectral.bandwidth import Bandwidths, auto_bandwidths, examine_bandwidths
+from ..spectral.candidates import SampledRows
 from ..spectral.features import (
     CosineMap,
     FeatureMap,
@@ -25,17 +26,32 @@ from ..spectral.features import (
     kmeans_landmarks,
     uniform_landmarks,
 )
+from ..spectral.similarity import by_features, by_gaussian
+from ..spectral.spectrum import Spectrum
 from ..stores.memory import release_memory
 from ..stores.streaming import ordered_map, usable_cores
 from ..stores.vectors import InvalidRows, decode, vector_width
 from ..stores.view import View
 
-__all__ = ["FittedMaps", "Sample", "draw_sample", "fit_maps", "identified", "map_error", "sample_features"]
+__all__ = [
+    "FittedMaps",
+    "Sample",
+    "draw_sample",
+    "evaluated_rows",
+    "fit_maps",
+    "identified",
+    "map_error",
+    "sample_features",
+]
 
 # Pairwise work on the sample is done on this many of its rows.
 _PAIRWISE_ROWS = 2000
 # Landmarks are fitted on this many of its rows: more give no better a map.
 _LANDMARK_ROWS = 10_000
+# Up to this number of rows clusters are judged by the kernel itself.
+_EXACT_ROWS = 2000
+# Features in all that clusters are judged on.
+_LARGEST_EVALUATED = 40_000_000
 # Rows of it that are brought to features at once.
 _CHUNK_ROWS = 2048
 
@@ -52,11 +68,14 @@ class Sample:
         Per column, shape (n, d), of the precision asked for, unit length where the kernel normalises.
     pairwise
         Positions of the rows on which pairwise work is done, shape (≤ 2,000,).
+    others
+        What other columns hold in these rows.
     """
 
     columns: tuple[str, ...]
     rows: tuple[NDArray[np.floating[Any]], ...]
     pairwise: NDArray[np.intp]
+    others: pa.Table
 
 
 class Identified(NamedTuple):
@@ -84,15 +103,24 @@ def identified(source: Source, where: str | None) -> Identified:
     )
 
 
-def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOptions) -> Sample:
+def draw_sample(
+    source: Source, columns: tuple[str, ...], options: CompareOptions, *, others: Sequence[str] = ()
+) -> Sample:
     """Read the seeded sample and leave out its unusable rows.
+
+    Parameters
+    ----------
+    others
+        Columns beside the embeddings that are wanted of the same rows.
 
     Raises
     ------
     InvalidVectorsError
         No two usable rows among the sampled ones, or vectors of unequal width.
     """
-    table = source.sample(options.sample_rows, seed=options.seed, columns=columns, where=options.where)
+    names = tuple(dict.fromkeys((*columns, *others)))
+    table = source.sample(options.sample_rows, seed=options.seed, columns=names, where=options.where)
+    kept = []
     directions = normalizes(options)
     widths = {c: vector_width(c, find_field(source, c).type, _first_vector(table.column(c))) for c in columns}
     rows = [np.empty((len(table), widths[c]), options.precision) for c in columns]
@@ -107,6 +135,7 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
         for v, held in zip(vectors.values(), rows, strict=True):
             chosen = (v.normalized if directions else v.chosen)(usable, options.precision)
             held[n_usable : n_usable + len(usable)] = chosen
+        kept.append(batch.select(list(others)).take(pa.array(usable)))
         n_usable += len(usable)
     if n_usable < 2:
         raise InvalidVectorsError(
@@ -117,7 +146,9 @@ def draw_sample(source: Source, columns: tuple[str, ...], options: CompareOption
     release_memory()
     rng = np.random.default_rng(options.seed)
     pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
-    return Sample(columns, tuple(held[:n_usable] for held in rows), pairwise)
+    schema = pa.schema([find_field(source, name) for name in others])
+    held_others = pa.Table.from_batches(kept) if kept else schema.empty_table()
+    return Sample(columns, tuple(held[:n_usable] for held in rows), pairwise, held_others)
 
 
 def _first_vector(column: pa.ChunkedArray) -> pa.Array:
@@ -187,6 +218,57 @@ def sample_features(sample: Sample, maps: Sequence[FeatureMap]) -> NDArray[np.fl
             [m.features(x[chunk]) for m, x in zip(maps, sample.rows, strict=True)], axis=1
         )
     return found
+
+
+def evaluated_rows(
+    sample: Sample, maps: Sequence[FeatureMap], spectrum: Spectrum, bandwidths: Bandwidths | None
+) -> SampledRows:
+    """What clusters are proposed and judged on: the sample, or as many of its rows as memory allows.
+
+    Candidates are judged by the features' kernel, and what is listed by the kernel itself; of a small sample
+    all are; the cosine kernel is shifted into [0, 1], so that it can't be negative.
+    """
+    widths = [m.n_features for m in maps]
+    n = min(len(sample.rows[0]), max(_EXACT_ROWS, _LARGEST_EVALUATED // sum(widths)))
+    features = [np.empty((n, width), np.float32) for width in widths]
+    scores = [np.empty((n, len(end.eigenvalues)), np.float32) for end in spectrum.ends]
+    for start in range(0, n, _CHUNK_ROWS):
+        chunk = slice(start, min(start + _CHUNK_ROWS, n))
+        both = [m.features(x[chunk]) for m, x in zip(maps, sample.rows, strict=True)]
+        stacked = np.concatenate(both, axis=1)
+        for held, phi in zip(features, both, strict=True):
+            held[chunk] = phi
+        for end, found in enumerate(scores):
+            found[chunk] = spectrum.scores(end, stacked)
+    kernels = features
+    if bandwidths is None:
+        kernels = [_shifted(f) for f in features]
+    elif n <= _EXACT_ROWS:
+        kernels = [_exact_factor(x[:n], s) for x, s in zip(sample.rows, bandwidths.values, strict=True)]
+    exact = [by_features(k) for k in kernels]
+    if bandwidths is not None and n > _EXACT_ROWS:
+        exact = [by_gaussian(x[:n], s) for x, s in zip(sample.rows, bandwidths.values, strict=True)]
+    first, second = spectrum.ends
+    return SampledRows(
+        (features[0], features[1]),
+        (kernels[0], kernels[1]),
+        (exact[0], exact[1]),
+        (scores[0], scores[1]),
+        (first.eigenvalues, second.eigenvalues),
+    )
+
+
+def _shifted(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features of (1 + k) / 2."""
+    ones = np.ones((len(features), 1), np.float32)
+    return np.concatenate([features, ones], axis=1) * np.float32(np.sqrt(0.5))
+
+
+def _exact_factor(rows: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.float32]:
+    """L with K = L Lᵀ, but for a millionth on the diagonal, which makes it positive where rows repeat."""
+    kernel = gaussian_kernel(rows, rows, sigma)
+    kernel[np.diag_indices(len(kernel))] += 1e-6
+    return np.asarray(np.linalg.cholesky(kernel), np.float32)
 
 
 def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths | None, eta: float) -> float:
