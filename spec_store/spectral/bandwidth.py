@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
 
-__all__ = ["Bandwidth", "Bandwidths", "auto_bandwidths", "examine_bandwidths"]
+__all__ = ["Bandwidth", "Bandwidths", "SampledKernel", "auto_bandwidths", "examine_bandwidths"]
 
 # The paper's examples amount to this multiple of the median pairwise distance, k(median pair) = 0.07.
 _MEDIAN_FACTOR = 0.43
@@ -90,7 +90,9 @@ class Bandwidths:
         return [message for message in found if message is not None]
 
 
-def auto_bandwidths(samples: Mapping[str, NDArray[np.floating]], *, scale: float = 1.0) -> Bandwidths:
+def auto_bandwidths(
+    samples: Mapping[str, NDArray[np.floating] | SampledKernel], *, scale: float = 1.0
+) -> Bandwidths:
     """Bandwidths at which the kernels of all embeddings have one and the same largest eigenvalue.
 
     Starts from 0.43 times the median distance for each, then moves each until the largest eigenvalue of its
@@ -102,7 +104,8 @@ def auto_bandwidths(samples: Mapping[str, NDArray[np.floating]], *, scale: float
     Parameters
     ----------
     samples
-        By column, sampled rows, shape (n, d), normalised where the kernel is; n of 2,000 is enough.
+        By column, sampled rows, shape (n, d), normalised where the kernel is, or the kernel on them; n of
+        2,000 is enough.
     scale
         Multiplies all bandwidths at the end, for sweeps.
 
@@ -113,28 +116,35 @@ def auto_bandwidths(samples: Mapping[str, NDArray[np.floating]], *, scale: float
 
     Notes
     -----
-    Cost: 4 n² bytes per embedding, and about 5 steps of a search, each n² exponentials and some 10 products
-    with an n x n matrix, in float32: the largest eigenvalues agree to 1e-6.
+    Cost: n² numbers of the rows' float type per embedding, and about 5 steps of a search, each n²
+    exponentials and some 10 products with an n x n matrix: the largest eigenvalues agree to 1e-6.
     """
     with threadpool_limits(1, user_api="blas"):  # threads wait for each other after every small product
-        kernels = {column: _SampledKernel(x) for column, x in samples.items()}
+        kernels = _kernels(samples)
         start = {c: _MEDIAN_FACTOR * k.median_distance(c) for c, k in kernels.items()}
         reached = [k.largest_eigenvalue(start[c]) for c, k in kernels.items()]
         target = float(np.exp(np.mean(np.log(reached))))
         return Bandwidths({c: k.examined(_match(k, start[c], target) * scale) for c, k in kernels.items()})
 
 
-def examine_bandwidths(samples: Mapping[str, NDArray[np.floating]], values: Sequence[float]) -> Bandwidths:
+def examine_bandwidths(
+    samples: Mapping[str, NDArray[np.floating] | SampledKernel], values: Sequence[float]
+) -> Bandwidths:
     """The figures of `Bandwidths` for bandwidths that a person fixed."""
-    given = zip(samples.items(), values, strict=True)
-    return Bandwidths({column: _SampledKernel(x).examined(sigma) for (column, x), sigma in given})
+    with threadpool_limits(1, user_api="blas"):
+        given = zip(_kernels(samples).items(), values, strict=True)
+        return Bandwidths({column: kernel.examined(sigma) for (column, kernel), sigma in given})
 
 
-class _SampledKernel:
+def _kernels(samples: Mapping[str, NDArray[np.floating] | SampledKernel]) -> dict[str, SampledKernel]:
+    return {c: x if isinstance(x, SampledKernel) else SampledKernel(x) for c, x in samples.items()}
+
+
+class SampledKernel:
     """The Gaussian kernel matrix of one embedding's sampled rows, shape (n, n), at any bandwidth.
 
-    Squared distances are kept in float32, as multiples of their median: rounding then moves an eigenvalue by
-    1e-7 of itself. Those of float32 rows are taken in float64 where that would lose digits.
+    Squared distances are kept in the rows' float type, as multiples of their median: in float32 rounding
+    moves an eigenvalue by 1e-7 of itself. They are taken in float64 where expanded squares would lose digits.
     """
 
     def __init__(self, x: NDArray[np.floating]) -> None:
@@ -143,8 +153,8 @@ class _SampledKernel:
         self._median = median
         self._unit = median or float(distances.max()) or 1.0
         distances /= self._unit
-        self._distances = np.minimum(distances, _LARGEST_RATIO, out=distances).astype(np.float32, copy=False)
-        self._vector = np.ones(len(x), np.float32)
+        self._distances = np.minimum(distances, _LARGEST_RATIO, out=distances).astype(x.dtype, copy=False)
+        self._vector = np.ones(len(x), x.dtype)
         self._found: dict[float, float] = {}
 
     def median_distance(self, column: str) -> float:
@@ -157,6 +167,7 @@ class _SampledKernel:
         return float(np.sqrt(self._median))
 
     def examined(self, sigma: float) -> Bandwidth:
+        """The figures of a bandwidth."""
         median = float(np.exp(-self._median / (2 * sigma * sigma)))
         return Bandwidth(sigma, self.largest_eigenvalue(sigma), median)
 
@@ -166,10 +177,14 @@ class _SampledKernel:
             self._found[sigma] = self._iterated(sigma)
         return self._found[sigma]
 
-    def _iterated(self, sigma: float) -> float:
+    def matrix(self, sigma: float) -> NDArray[np.floating]:
+        """K, a new array of the rows' float type."""
         with np.errstate(over="ignore"):  # exp(-∞) is right for rows that far away
-            kernel = self._distances * np.float32(-0.5 * self._unit / sigma**2)
-        np.exp(kernel, out=kernel)
+            kernel = self._distances * self._distances.dtype.type(-0.5 * self._unit / sigma**2)
+        return np.asarray(np.exp(kernel, out=kernel))
+
+    def _iterated(self, sigma: float) -> float:
+        kernel = self.matrix(sigma)
         n = len(kernel)
         if n <= _SMALLEST_ITERATED:
             return float(np.linalg.eigvalsh(kernel.astype(np.float64))[-1] / n)
@@ -202,7 +217,7 @@ def _sq_distances(x: NDArray[np.floating]) -> _Distances:
     return _Distances(d, median)
 
 
-def _match(kernel: _SampledKernel, start: float, target: float) -> float:
+def _match(kernel: SampledKernel, start: float, target: float) -> float:
     """The bandwidth whose largest eigenvalue is `target`; it grows with the bandwidth, from 1/n to 1.
 
     By false position in logarithms, in which the two are nearly linear in each other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from ..connector import Source, find_field
 from ..errors import InvalidVectorsError
 from ..options import CompareOptions
-from ..spectral.bandwidth import Bandwidths, auto_bandwidths, examine_bandwidths
+from ..spectral.bandwidth import Bandwidths, SampledKernel, auto_bandwidths, examine_bandwidths
 from ..spectral.candidates import SampledRows
 from ..spectral.features import (
     CosineMap,
@@ -76,6 +77,17 @@ class Sample:
     rows: tuple[NDArray[np.floating[Any]], ...]
     pairwise: NDArray[np.intp]
     others: pa.Table
+
+    @cached_property
+    def kernels(self) -> dict[str, SampledKernel]:
+        """By column, the Gaussian kernel of the pairwise rows, at any bandwidth."""
+        with threadpool_limits(1, user_api="blas"):
+            found = ordered_map(
+                lambda x: SampledKernel(x[self.pairwise]),
+                self.rows,
+                workers=min(len(self.rows), usable_cores()),
+            )
+            return dict(zip(self.columns, found, strict=True))
 
 
 class Identified(NamedTuple):
@@ -176,12 +188,11 @@ def fit_maps(sample: Sample, options: CompareOptions) -> FittedMaps:
     rows = dict(zip(sample.columns, sample.rows, strict=True))
     if options.kernel == "cosine":
         return FittedMaps([CosineMap(c, x.shape[1], True, options.precision) for c, x in rows.items()], None)
-    pairwise = {c: x[sample.pairwise] for c, x in rows.items()}
     if options.bandwidth is None:
-        bandwidths = auto_bandwidths(pairwise, scale=options.bandwidth_scale)
+        bandwidths = auto_bandwidths(sample.kernels, scale=options.bandwidth_scale)
     else:
         given = [sigma * options.bandwidth_scale for sigma in options.bandwidth]
-        bandwidths = examine_bandwidths(pairwise, given)
+        bandwidths = examine_bandwidths(sample.kernels, given)
     threads = options.threads or usable_cores()
     fitted = ordered_map(
         lambda c: _gaussian_map(c, rows[c], bandwidths[c].sigma, options, max(1, threads // len(rows))),
@@ -280,21 +291,17 @@ def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths
     if bandwidths is None:
         return 0.0
     n = len(sample.pairwise)
-    dtype = maps[0].dtype if maps[0].normalize else "float64"
-    error = np.zeros((n, n), dtype)
+    error = np.zeros((n, n), sample.rows[0].dtype)
     with threadpool_limits(1, user_api="blas"):  # threads wait for each other in the iteration
-        for m, x, sigma, weight in zip(maps, sample.rows, bandwidths.values, (1.0, -eta), strict=True):
-            chosen = x[sample.pairwise]
-            phi = m.features(chosen).astype(dtype)
-            lost = gaussian_kernel(chosen, chosen, sigma, dtype=dtype)
+        for m, x, weight in zip(maps, sample.rows, (1.0, -eta), strict=True):
+            phi = m.features(x[sample.pairwise]).astype(error.dtype)
+            lost = sample.kernels[m.column].matrix(bandwidths[m.column].sigma)
             lost -= phi @ phi.T
             lost *= weight
             error += lost
         frobenius = float(np.linalg.norm(error)) / n
-        if (
-            n < 4 or frobenius < 1e-9
-        ):  # the iteration can't start on zeros; the norm bounds what it would find
+        if n < 4 or frobenius < 1e-9:  # no iteration starts on zeros; the norm bounds what it would find
             return frobenius
-        start = np.random.default_rng(0).standard_normal(n).astype(dtype)
+        start = np.random.default_rng(0).standard_normal(n).astype(error.dtype)
         largest = eigsh(error, k=1, which="LM", v0=start, tol=1e-3, return_eigenvectors=False)
     return float(abs(largest[0])) / n

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from planted import planted_mixture, random_pair, unit
@@ -13,7 +14,7 @@ from spec_store.workflows.sampling import Sample, fit_maps, map_error, sample_fe
 
 def sample_of(a, b, dtype="float32"):
     pairwise = np.arange(min(len(a), 1500))
-    return Sample(("a", "b"), (unit(a).astype(dtype), unit(b).astype(dtype)), pairwise)
+    return Sample(("a", "b"), (unit(a).astype(dtype), unit(b).astype(dtype)), pairwise, pa.table({}))
 
 
 def test_landmarks_are_fitted_on_ten_thousand_rows_of_a_larger_sample():
