@@ -1,8 +1,8 @@
 """spec-store: which rows of my table do two embedding models group differently?
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
-`solve`; `query`, `clusters`, `list_runs` and `undo` on an annotated table; `align`, `update`, `load_map` and
-`gate` for a switch of models.
+`solve`; `query`, `clusters`, `members`, `list_runs` and `undo` on an annotated table; `align`, `update`,
+`load_map` and `gate` for a switch of models.
 """
 
 from importlib import import_module
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .workflows.compare import compare
     from .workflows.comparison import Comparison
     from .workflows.gate import Gate, GateOptions, gate
+    from .workflows.members import Members, members
     from .workflows.query import clusters, list_runs, query, undo
     from .workflows.update import update
 
@@ -40,6 +41,7 @@ _HOMES = {
     "Gate": ".workflows.gate",
     "GateOptions": ".workflows.gate",
     "Location": ".connector",
+    "Members": ".workflows.members",
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
@@ -55,6 +57,7 @@ _HOMES = {
     "kmeans_landmarks": ".spectral.features",
     "list_runs": ".workflows.query",
     "load_map": ".alignment",
+    "members": ".workflows.members",
     "query": ".workflows.query",
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
@@ -75,6 +78,7 @@ __all__ = [
     "Gate",
     "GateOptions",
     "Location",
+    "Members",
     "Modes",
     "NystroemMap",
     "RandomFourierMap",
@@ -90,6 +94,7 @@ __all__ = [
     "kmeans_landmarks",
     "list_runs",
     "load_map",
+    "members",
     "query",
     "solve",
     "undo",

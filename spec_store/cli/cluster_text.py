@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .findings import families, finding, other_column, seen_in_words, summary_lines, wrapped
+from .findings import WIDTH, families, finding, other_column, seen_in_words, summary_lines, wrapped
 from .text import aligned, format_number, format_percent, visible
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _READING = (
     "Capture: of the rows nearest to a cluster, as many as it has members, the share that are members."
     " Contrast: how many times as similar to it members are as the nearest other rows."
 )
+_MEANING = {"split": " into parts that each keep together", "scattered": ", with rows from everywhere nearer"}
 _MOST_SKIPPED = 8
 
 
@@ -168,7 +169,7 @@ def _seen_lines(cluster: ClusterRecord, run: ComparisonRecord) -> list[str]:
     if not seen:
         return []
     other = visible(other_column(run.columns, cluster.side))
-    parts = [f"Seen by {other}: {seen_in_words(cluster)}"]
+    parts = [f"Seen by {other}: {seen_in_words(cluster)}{_MEANING.get(seen['kind'], '')}"]
     if seen.get("others") is not None:
         parts.append(f"of the rows that it ranks nearest {format_percent(seen['others'])} are others")
     if seen.get("purity") is not None:
@@ -187,7 +188,7 @@ def _consists_of(cluster: ClusterRecord) -> list[str]:
             ]
             for v in cluster.over_represented
         ]
-        lines += ["Over-represented values:", *aligned(rows, right=range(2, 6), width=110)]
+        lines += ["Over-represented values:", *aligned(rows, right=range(2, 6), width=WIDTH)]
     if cluster.words:
         words = [
             f"{visible(str(w['word']))} {format_percent(w['share'])} (x{w['lift']:.1f})"

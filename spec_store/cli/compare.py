@@ -1,4 +1,4 @@
-"""`compare` and `clusters`: which rows two embeddings group differently."""
+"""`compare`: which rows two embeddings group differently."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from .align import print_alignment, publish
+from .findings import (
+    MOST_FINDINGS,
+    changes_lines,
+    figures_line,
+    finding_lines,
+    summary_lines,
+    unlisted_lines,
+)
 from .group import main
 from .help import headed, next_command
 from .options import (
@@ -16,19 +24,15 @@ from .options import (
     on_missing_option,
     seed_option,
     skip_invalid_option,
-    table_option,
     threads_option,
 )
-from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
-from .text import format_number
+from .terminal import echo, echo_json, print_warnings, shown_progress
 
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
     from ..connector import Location
     from ..options import CompareOptions
     from ..workflows.comparison import Comparison
-
-_MOST_CLUSTERS = 12
 
 
 class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
@@ -284,98 +288,31 @@ def _asked_alignment(pair: str, columns: list[str], options: CompareOptions) -> 
 
 def _print_comparison(run: Comparison) -> None:
     a, b = run.columns
+    record = run.record
     skipped = f", {run.n_skipped:,} skipped" if run.n_skipped else ""
     echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
-    spectrum = run.spectrum
-    centred = format_number(spectrum.spec_diff_centered)
-    echo(
-        f"SPEC-diff {format_number(spectrum.spec_diff)}, centred {centred}; CKA {format_number(spectrum.cka)}"
-    )
-    if run.bandwidths:
-        for i, column in enumerate(run.columns):
-            echo(
-                f"{column}: bandwidth {format_number(run.bandwidths[column].sigma)}, largest eigenvalue"
-                f" {format_number(run.bandwidths[column].largest_eigenvalue)}, median kernel value"
-                f" {format_number(run.bandwidths[column].median_kernel)}, coverage {spectrum.coverage[i]:.1%}"
-            )
-        echo(f"error of the eigenvalues from the feature maps: at most {format_number(run.record.map_error)}")
-    _print_clusters(run.clusters.slice(0, _MOST_CLUSTERS), run.columns)
-    more = len(run.clusters) - _MOST_CLUSTERS
-    if more > 0:
-        echo(f"… and {more} weaker clusters.")
+    recorded = bool(run.written and run.registry)
+    more = len(record.clusters) - MOST_FINDINGS
+    for line in (
+        *summary_lines(record),
+        figures_line(record),
+        *finding_lines(record),
+        *([f"… and {more:,} more."] if more > 0 else []),
+        *unlisted_lines(record, stored=recorded),
+        *changes_lines(record),
+    ):
+        echo(line)
     if not run.written:
         echo("Dry run: nothing was written.")
         return
     place = f" to {run.destination.describe()}" if run.destination else ""
-    total = sum(run.record.seconds.values())
-    echo(f"Wrote {', '.join(run.written)}{place} in {total:.1f} s (run {run.run_id}).")
-    if run.registry:
+    total = sum(record.seconds.values())
+    echo(f"Wrote {_short_names(run.written, run.prefix)}{place} in {total:.1f} s (run {run.run_id}).")
+    if recorded:
         echo(f"Next: {next_command('clusters', table=run.table)}")
 
 
-def _print_clusters(rows: Any, columns: tuple[str, ...], *, examples: bool = False) -> None:
-    if not len(rows):
-        echo("No cluster stands out from error and noise: the embeddings group these rows alike.")
-        return
-    header = [
-        "cluster",
-        "grouped by",
-        "strength",
-        f"in {columns[0]}",
-        f"in {columns[1]}",
-        "rows",
-        "stability",
-    ]
-    labelled = "labels" in rows.column_names
-    header += ["over-represented"] if labelled else []
-    header += ["typical rows"] if examples else []
-    body = []
-    for r in rows.to_pylist():
-        numbers = [format_number(r[n]) for n in ("strength", "energy_first", "energy_second")]
-        stability = "-" if r["stability"] is None else f"{r['stability']:.2f}"
-        line = [
-            str(r["cluster"]),
-            r["side"],
-            *numbers,
-            "-" if r["size"] is None else f"{r['size']:,}",
-            stability,
-        ]
-        if labelled:
-            line.append(", ".join(f"{e['value']} {e['share']:.0%} (x{e['lift']:.1f})" for e in r["labels"]))
-        if examples:
-            line.append(" ".join(r["top_rows"][:5]))
-        body.append(line)
-    echo_table(header, body, right=(0, 2, 3, 4, 5, 6))
-
-
-@main.command()
-@table_option
-@location_options
-@click.option("--prefix", help="Prefix of the result columns. Default: that of the newest comparison.")
-@click.option(
-    "--by", metavar="COLUMN", help="Column of labels: show which are over-represented in each cluster."
-)
-@json_option
-def clusters(table: str, db: Location, prefix: str | None, by: str | None, as_json: bool) -> None:
-    """Describe each cluster: which embedding groups it, how strongly, its rows and labels.
-
-    \b
-    spec-store clusters --table images
-    spec-store clusters --table images --by label
-    """
-    from ..workflows.query import clusters as find
-
-    report = find(table, prefix=prefix, by=by, db=db)
-    rows = report.clusters
-    if as_json:
-        found = rows.drop_columns(["run_id", "table"]).to_pylist()
-        echo_json({"run_id": report.run.run_id, "table": table, "clusters": found})
-        return
-    a, b = report.run.columns
-    echo(f"{a} against {b}: run {report.run.run_id} on {report.run.n_rows:,} rows of {table}")
-    _print_clusters(rows, (a, b), examples=by is None)
-    if len(rows):
-        where = rows["where"][0].as_py()
-        echo(f"Next: {next_command('query', table=table, where=where)}")
-    if report.other_prefixes:
-        echo(f"Also compared, see --prefix: {', '.join(report.other_prefixes)}")
+def _short_names(written: list[str], prefix: str) -> str:
+    """Result columns, the prefix in the first of them alone."""
+    first = f"{prefix}_cluster"
+    return ", ".join(n if n == first else n.removeprefix(prefix) for n in written)

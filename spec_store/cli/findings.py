@@ -28,7 +28,7 @@ __all__ = [
 
 MOST_FINDINGS = 10
 
-WIDTH = 110
+WIDTH = 116
 _MOST_NUMBERS = 10
 _MOST_MERGED = 2
 
@@ -133,9 +133,9 @@ def _ending(cluster: ClusterRecord, family: Sequence[int]) -> str:
     seen = cluster.seen_by_other or {}
     kind = seen.get("kind")
     if kind == "scattered":
-        return ", which puts others from everywhere nearer"
+        return ", which puts others nearer"
     if kind == "split":
-        return ", which splits them into parts that each keep together"
+        return ", which splits them up"
     if kind != "merged":
         return ""
     merged = [entry["cluster"] for entry in seen.get("clusters") or ()][:_MOST_MERGED]

@@ -41,8 +41,10 @@ def test_compare_prints_results_on_stdout_and_nothing_on_stderr(db):
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == f"clip against dino: 2,000 rows of table 'images' in {db}"
-    assert lines[1].startswith("SPEC-diff 0.")
-    assert "cluster  grouped by  strength  in clip" in done.stdout
+    assert lines[1].startswith("clip groups ")
+    assert lines[3].startswith("SPEC-diff 0.")
+    assert lines[4].split()[1:3] == ["clip", "groups"]
+    assert lines[-2].startswith("Wrote spec_clip_dino_cluster, _clusters, _side, _score, _scores in ")
     assert "Next: spec-store clusters --table images" in lines[-1]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from records import COLUMNS, cluster, comparison, rejected
 from spec_store.cli.findings import (
+    WIDTH,
     changes_lines,
     families,
     figures_line,
@@ -69,8 +70,8 @@ def test_the_figures_of_the_method_stay():
             ", which merges them with clusters 4 and 9.",
         ),
         (MERGED | {"clusters": []}, ", which merges them with other rows."),
-        (SCATTERED, ", which puts others from everywhere nearer."),
-        (SPLIT, ", which splits them into parts that each keep together."),
+        (SCATTERED, ", which puts others nearer."),
+        (SPLIT, ", which splits them up."),
         (None, "."),
     ],
 )
@@ -164,8 +165,8 @@ def test_ten_findings_are_shown_and_a_whole_output_fits_a_screen():
     lines = finding_lines(run)
     assert [line.split()[0] for line in lines if "groups" in line] == [str(n) for n in range(1, 11)]
     around = [*unlisted_lines(run, stored=True), *changes_lines(run), *summary_lines(run)]
-    assert len(lines) + len(around) + 5 <= 31  # around them: headline, figures, more, written, next
-    assert max(map(display_width, lines + around)) <= 110
+    assert len(lines) + len(around) + 5 <= 31
+    assert max(map(display_width, lines + around)) <= WIDTH
 
 
 def test_candidates_that_are_not_listed_are_counted_by_reason():

@@ -37,9 +37,10 @@ def test_a_hint_is_a_command_that_works_when_pasted(spaced):
     arguments = ["compare", "--table", "images", "--cols", "a,b", "--db", spaced, "--connector", "lancedb"]
     hint = run(*arguments, "--dim", "30", "--modes", "3", "--no-center").stdout.splitlines()[-1]
     assert hint == f"Next: spec-store clusters --table images --db '{spaced}' --connector lancedb"
-    shown = run(*shlex.split(hint)[2:]).stdout.splitlines()
-    assert shown[-1].startswith("Next: spec-store query --table images --where ")
-    assert run(*shlex.split(shown[-1])[2:]).stdout
+    for command in ("clusters --table images --cluster", "query --table images --where"):
+        hint = run(*shlex.split(hint)[2:]).stdout.splitlines()[-1]
+        assert hint.startswith(f"Next: spec-store {command} ")
+    assert run(*shlex.split(hint)[2:]).stdout
 
 
 def test_a_hint_repeats_no_secret_and_nothing_from_the_environment(monkeypatch):
