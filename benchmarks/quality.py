@@ -57,7 +57,7 @@ def planted_scores(unequal: bool, seed: int, **options: Any) -> tuple[float, flo
 
 
 def planted() -> None:
-    raw = {"rotate": "none", "center": False, "normalize": False}
+    raw = {"center": False, "normalize": False}
     for name, options in (("default", {}), ("raw eigenvectors", raw)):
         for unequal in (False, True):
             rows = [planted_scores(unequal, seed, **options) for seed in range(5)]

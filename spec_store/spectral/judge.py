@@ -161,7 +161,8 @@ def _ranked(scores: NDArray[np.float32], member: NDArray[np.bool_], n: int) -> t
     n_sure = int(sure[0] + sure[1])
     capture = (sure[0] + (above - sure[0]) * (n - n_sure) / max(int(of_all) - n_sure, 1)) / n
     mean, others = float(inside.mean()), max(float(nearest.mean()), _TINY)
-    error = np.sqrt((inside.var() / max(mean, _TINY) ** 2 + nearest.var() / others**2) / n)
+    relative = float(inside.std()) / max(mean, _TINY), float(nearest.std()) / others
+    error = np.hypot(*relative) / np.sqrt(n)
     return float(capture), mean / others, float(error)
 
 

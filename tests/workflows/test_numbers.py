@@ -13,7 +13,7 @@ from spec_store.spectral.features import CosineMap
 from spec_store.spectral.spectrum import solve
 
 N = 800
-QUICK = {"dim": 60, "sample_rows": 400, "rotate": "none", "modes": 5}
+QUICK = {"dim": 60, "sample_rows": 400, "modes": 5}
 
 
 def mixture():
