@@ -21,7 +21,7 @@ def main() -> None:
                 f"cluster {cluster['cluster']}, grouped by {cluster['side']}:"
                 f" {cluster['size']} rows, {labels}"
             )
-        where = f"{run.prefix}_cluster = 0 AND {run.prefix}_score > 1"
+        where = f"{run.prefix}_cluster = 1 AND {run.prefix}_score > 1"
         rows = spec_store.query("images", where, select=["id", "label"], limit=5, db=db).read_all()
         print("typical of cluster 0:", rows["id"].to_pylist())
 

@@ -66,7 +66,7 @@ def test_what_the_template_wrote_is_listed_queried_and_undone_through_it(environ
     assert listed["run_id"] == found["run_id"]
     assert [c["size"] for c in listed["clusters"]] == sizes
     assert {e["value"] for c in listed["clusters"] for e in c["labels"]} <= {f"g{i}" for i in range(8)}
-    rows = command("query", "--where", "spec_clip_dino_cluster = 0", "--select", "id", "--format", "json")
+    rows = command("query", "--where", "spec_clip_dino_cluster = 1", "--select", "id", "--format", "json")
     assert len(rows.splitlines()) > 0
     (run,) = json.loads(command("runs", "--json"))
     assert (run["run_id"], run["status"], run["n_clusters"]) == (found["run_id"], "current", len(sizes))

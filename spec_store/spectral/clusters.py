@@ -182,7 +182,7 @@ def find_clusters(
 
 
 def _find(rows: SampledRows, end: int, seed: int, recorded: Sequence[Recorded]) -> End:
-    rng = np.random.default_rng([seed, end, 17])
+    rng = np.random.default_rng([seed, 17])
     n_parts = next(parts for least, parts in reversed(_PARTS) if len(rows) >= least)
     parts = np.array_split(rng.permutation(len(rows)), n_parts)
     tally: Counter[str] = Counter()

@@ -425,8 +425,8 @@ def _members_column(source: Source, pair: tuple[str, str]) -> str | None:
 
 def _members(found: Gathered) -> dict[int, NDArray[np.bool_]]:
     lists = found.members or []
-    n_clusters = 1 + max((j for row in lists for j in row or ()), default=-1)
-    return {j: np.array([j in (row or ()) for row in lists], bool) for j in range(n_clusters)}
+    numbers = sorted({j for row in lists for j in row or ()})
+    return {j: np.array([j in (row or ()) for row in lists], bool) for j in numbers}
 
 
 def _count(source: Source, options: AlignOptions) -> int:

@@ -91,7 +91,7 @@ def test_clusters_and_runs_tell_what_was_found(annotated):
 
 
 def test_query_writes_every_format(annotated, tmp_path):
-    where = "spec_clip_dino_cluster = 0 AND spec_clip_dino_score > 0.8"
+    where = "spec_clip_dino_cluster = 1 AND spec_clip_dino_score > 0.8"
     table = run("query", "--table", "images", "--where", where, "--limit", "3", db=annotated).stdout
     assert len(table.splitlines()) == 4
     csv = run(
@@ -203,7 +203,7 @@ def test_the_demo_makes_a_table_and_the_three_commands_make_sense_of_it(tmp_path
     run("compare", "--table", "images", "--cols", "pixels,hog", db=db)
     found = run("clusters", "--table", "images", "--by", "label", db=db).stdout.splitlines()
     assert "0 100%" in found[2]
-    assert run("query", "--table", "images", "--where", "spec_pixels_hog_cluster = 0", db=db).stdout
+    assert run("query", "--table", "images", "--where", "spec_pixels_hog_cluster = 1", db=db).stdout
     assert "Table 'images' exists" in run("demo", db=db, code=1).stderr
 
 

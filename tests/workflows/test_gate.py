@@ -150,7 +150,7 @@ def test_clusters_of_the_newest_comparison_come_first(tmp_path):
     run = spec_store.compare("images", ["dino", "clip"], dim=100, **options)  # the other way round
     spec_store.align("images", "clip", "dino", **{**QUICK, **options})
     found = gate(str(tmp_path), "t = 0")
-    names = [f"cluster {i} (grouped by {run.columns[c.end]})" for i, c in enumerate(run.clusters_found)]
+    names = [f"cluster {c.number} (grouped by {run.columns[c.end]})" for c in run.clusters_found]
     assert [s.name for s in found.slices] == [*names, "t = 0"]
     told = spec_store.query("images", found.re_embed, select=["t"], db=str(tmp_path)).read_all()["t"]
     assert (told.to_numpy() == 0).mean() > 0.97

@@ -86,7 +86,7 @@ def test_a_key_that_repeats_hides_no_cluster(tmp_path):
     plain, keyed = compared(db), compared(db, key="label")
     assert keyed.spec_diff == plain.spec_diff
     assert len(keyed.clusters_found) == len(plain.clusters_found) > 0
-    assert [c.strength for c in keyed.clusters_found] == [c.strength for c in plain.clusters_found]
+    assert [c.strength for c in keyed.record.clusters] == [c.strength for c in plain.record.clusters]
     assert any("792 rows repeat the 'label' of another row" in w for w in keyed.warnings)
     assert keyed.score().record.clusters[0].top_rows[0].startswith("group ")  # named by the key all the same
     assert not any("repeat" in w for w in compared(db, key="id").warnings)

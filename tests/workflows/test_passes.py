@@ -34,7 +34,7 @@ def test_a_pass_that_is_left_half_way_keeps_no_limit_on_products(source):
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         batches = scored(
-            source, Scorer(MAPS, (), "spec"), ClusterTally(0),
+            source, Scorer(MAPS, (), "spec"), ClusterTally(()),
             where=None, batch_rows=100, threads=2, progress=lambda rows: None,
         )  # fmt: skip
         next(batches)
@@ -47,7 +47,7 @@ def test_passes_take_the_threads_they_are_given(source, threads):
     idle, seen = our_threads(), []
     options = {"where": None, "batch_rows": 100, "threads": threads}
     accumulate(source, MAPS, **options, progress=lambda rows: seen.append(our_threads() - idle))
-    stream = scored(source, Scorer(MAPS, (), "spec"), ClusterTally(0), **options, progress=lambda rows: None)
+    stream = scored(source, Scorer(MAPS, (), "spec"), ClusterTally(()), **options, progress=lambda rows: None)
     seen.extend(our_threads() - idle for _ in stream)
     assert max(seen) == threads
 
