@@ -8,21 +8,33 @@ from numpy.typing import NDArray
 
 from .judge import Figures
 
-__all__ = ["SAME", "choose", "jaccard", "match_numbers", "mismatch_mass", "worth"]
+__all__ = ["SAME", "choose", "jaccard", "match_numbers", "mean_kernels", "mismatch_mass", "worth"]
 
 # Of a candidate's rows this share must be in none that was chosen before it.
 _NEW = 0.25
+_POWER = 1.0
 # Clusters that share this much of their members, as Jaccard index, are one cluster found again.
 SAME = 0.5
 
 
-def worth(figures: Figures) -> NDArray[np.float64]:
-    """What a row of each candidate is worth, shape (m,): gap times the logarithm of the ratio of contrasts.
+def worth(figures: Figures, cohesion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each candidate is worth, shape (m,): gap times the logarithm of the ratio of contrasts times
+    cohesion.
 
-    The gap alone prefers large and loose candidates, which hold several groups at once.
+    The gap alone prefers large and loose candidates. Any union of groups is captured too, with the
+    contrast of its parts: each part is nearer to the union's mean than all other rows are. But its members
+    are not near to each other: a union of k groups has a k-th of their cohesion.
     """
     ratio = np.clip(figures.contrast, 0.3, None)
-    return np.asarray(figures.gap * np.log(np.maximum(ratio[0] / ratio[1], 1 + 1e-9)))
+    return np.asarray(figures.gap * np.log(np.maximum(ratio[0] / ratio[1], 1 + 1e-9)) * cohesion**_POWER)
+
+
+def mean_kernels(kernel: NDArray[np.float32], members: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The cohesion of each candidate, shape (m,): the mean kernel of two of its members, or of one with
+    itself."""
+    sizes = np.maximum(members.sum(axis=0), 1).astype(np.float32)
+    means = kernel.T @ members.astype(np.float32) / sizes
+    return np.asarray(np.einsum("pm,pm->m", means, means), np.float64)
 
 
 def choose(members: NDArray[np.bool_], value: NDArray[np.float64]) -> list[int]:

@@ -11,8 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candidates import LARGEST_SHARE, SMALLEST, Rules, SampledRows, propose, refined
-from .choose import SAME, choose, jaccard, match_numbers, mismatch_mass, worth
-from .judge import HOLDS, LISTED, REASONS, Figures, failures, joined, judge, judge_halves, pooled, wilson
+from .choose import SAME, choose, jaccard, match_numbers, mean_kernels, mismatch_mass, worth
+from .judge import (
+    HOLDS,
+    LEAST_UNITY,
+    LISTED,
+    REASONS,
+    SEVERAL,
+    Figures,
+    failures,
+    joined,
+    judge,
+    judge_halves,
+    pooled,
+    unity,
+    wilson,
+)
 from .similarity import Similarity, by_features
 
 __all__ = ["Cluster", "End", "Found", "Recorded", "Rejected", "find_clusters"]
@@ -279,7 +293,9 @@ def _chosen(
     members[others] = rules.members(rows.features[end][others])
     figures = judge_halves(members, _by_features(rows, end), others, rng)
     failed = failures(figures, LISTED, largest=LARGEST_SHARE)
-    value = np.where(failed < 0, worth(figures) * np.where(old, _RECORDED, 1.0), 0.0)
+    failed = _one_group(failed, rows.kernels[end][others], members[others])
+    cohesion = mean_kernels(rows.kernels[end][others], members[others])
+    value = np.where(failed < 0, worth(figures, cohesion) * np.where(old, _RECORDED, 1.0), 0.0)
     picked = choose(members[others], value)
     why = Counter({reason: int((failed == i).sum()) for i, reason in enumerate(REASONS)})
     why[OVERLAPPING] = int((failed < 0).sum()) - len(picked)
@@ -295,7 +311,9 @@ def _listed(
     exact = rows.exact[end], rows.exact[1 - end]
     figures = judge_halves(members, exact, np.arange(len(rows)), rng)
     failed = failures(figures, LISTED, largest=LARGEST_SHARE, z=_LISTED_AT, least=_LEAST_MEMBERS)
-    value = np.where(failed < 0, worth(figures) * np.where(old, _RECORDED, 1.0), 0.0)
+    failed = _one_group(failed, rows.kernels[end], members)
+    cohesion = mean_kernels(rows.kernels[end], members)
+    value = np.where(failed < 0, worth(figures, cohesion) * np.where(old, _RECORDED, 1.0), 0.0)
     picked = choose(members, value)
     picked = sorted(picked, key=lambda j: (-figures.share[j] * figures.gap[j], j))
     stability = _stability(figures, rng)
@@ -355,6 +373,17 @@ def _rejected(end: int, figures: Figures, j: int, reason: str) -> Rejected:
 def _distinct(rejected: Sequence[Rejected]) -> list[Rejected]:
     """By size times gap, the largest first, each set of figures once."""
     return sorted(dict.fromkeys(rejected), key=lambda r: -r.share * r.gap)
+
+
+def _one_group(
+    failed: NDArray[np.intp], kernel: NDArray[np.float32], members: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Where each candidate fails first, those that have passed so far asked whether they are one group."""
+    found = failed.copy()
+    for j in np.flatnonzero(failed < 0):
+        if unity(kernel, members[:, j]) < LEAST_UNITY:
+            found[j] = SEVERAL
+    return found
 
 
 def _by_features(rows: SampledRows, end: int) -> tuple[Similarity, Similarity]:
