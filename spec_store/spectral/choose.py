@@ -12,7 +12,7 @@ __all__ = ["SAME", "choose", "jaccard", "match_numbers", "mean_kernels", "mismat
 
 # Of a candidate's rows this share must be in none that was chosen before it.
 _NEW = 0.25
-_POWER = 1.0
+
 # Clusters that share this much of their members, as Jaccard index, are one cluster found again.
 SAME = 0.5
 
@@ -26,7 +26,7 @@ def worth(figures: Figures, cohesion: NDArray[np.float64]) -> NDArray[np.float64
     are not near to each other: a union of k groups has a k-th of their cohesion.
     """
     ratio = np.clip(figures.contrast, 0.3, None)
-    return np.asarray(figures.gap * np.log(np.maximum(ratio[0] / ratio[1], 1 + 1e-9)) * cohesion**_POWER)
+    return np.asarray(figures.gap * np.log(np.maximum(ratio[0] / ratio[1], 1 + 1e-9)) * cohesion)
 
 
 def mean_kernels(kernel: NDArray[np.float32], members: NDArray[np.bool_]) -> NDArray[np.float64]:

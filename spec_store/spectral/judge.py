@@ -42,6 +42,10 @@ __all__ = [
 
 _LEAST_TESTED = 2
 _POWER_STEPS = 10
+# The core of a group that both embeddings see is captured by one of them alone, by the cut that made it a core. So
+# what the other embedding ranks nearest must be other rows, not members and near misses in this share.
+_NEAR = 1.5
+_MOST_NEAR = 0.92
 _SMALLEST_PART = 3
 _TINY = 1e-30
 
@@ -76,7 +80,7 @@ REASONS = (
 
 SEVERAL = len(REASONS) - 1
 
-LEAST_UNITY = 0.6
+LEAST_UNITY = 0.5
 """Of a cluster; see `unity`."""
 
 
@@ -94,6 +98,9 @@ class Figures:
         Shape (2, m).
     spread
         Shape (2, m): the relative standard error of a contrast.
+    near
+        Shape (m,): of the |S| nearest rows in the other embedding, the share that are among the 1.5 |S| nearest
+        where they are grouped, and so members or near misses.
     """
 
     n: NDArray[np.intp]
@@ -101,6 +108,7 @@ class Figures:
     capture: NDArray[np.float64]
     contrast: NDArray[np.float64]
     spread: NDArray[np.float64]
+    near: NDArray[np.float64]
 
     @property
     def gap(self) -> NDArray[np.float64]:
@@ -120,6 +128,7 @@ class Figures:
             self.capture[:, which],
             self.contrast[:, which],
             self.spread[:, which],
+            self.near[which],
         )
 
     def gap_interval(self, z: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -155,11 +164,18 @@ def judge(
     is_member = members[tested].T.copy()
     n = is_member.sum(axis=1)
     capture, contrast, spread = np.zeros((3, 2, len(n)))
-    for e, similarity in enumerate(similarities):
-        scores = np.ascontiguousarray(similarity(tested, described, groups).T)
-        for j in np.flatnonzero((n >= _LEAST_TESTED) & (2 * n <= len(tested))):
-            capture[e, j], contrast[e, j], spread[e, j] = _ranked(scores[j], is_member[j], int(n[j]))
-    return Figures(n, n / max(len(tested), 1), capture, contrast, spread)
+    near = np.zeros(len(n))
+    scores = [np.ascontiguousarray(similarity(tested, described, groups).T) for similarity in similarities]
+    for j in np.flatnonzero((n >= _LEAST_TESTED) & (2 * n <= len(tested))):
+        for e in (0, 1):
+            capture[e, j], contrast[e, j], spread[e, j] = _ranked(scores[e][j], is_member[j], int(n[j]))
+        around = _nearest(scores[0][j], int(_NEAR * n[j]))
+        near[j] = np.isin(_nearest(scores[1][j], int(n[j])), around).mean()
+    return Figures(n, n / max(len(tested), 1), capture, contrast, spread, near)
+
+
+def _nearest(scores: NDArray[np.float32], n: int) -> NDArray[np.intp]:
+    return np.argpartition(-scores, n - 1)[:n]
 
 
 def _ranked(scores: NDArray[np.float32], member: NDArray[np.bool_], n: int) -> tuple[float, float, float]:
@@ -202,6 +218,7 @@ def judge_halves(
         mean(first.capture, second.capture),
         mean(first.contrast, second.contrast),
         spread,
+        mean(first.near, second.near),
     )
 
 
@@ -231,8 +248,11 @@ def unity(kernel: NDArray[np.float32], members: NDArray[np.bool_]) -> float:
         return 1.0
     one, two = (part.sum(axis=0, dtype=np.float64) for part in parts)
     within = [
-        max((total @ total - float(np.sum(part.astype(np.float64) ** 2))) / (len(part) * (len(part) - 1)),
-        _TINY) for total, part in zip((one, two), parts, strict=True)
+        max(
+            (total @ total - float(np.sum(part.astype(np.float64) ** 2))) / (len(part) * (len(part) - 1)),
+            _TINY,
+        )
+        for total, part in zip((one, two), parts, strict=True)
     ]
     return float(one @ two / (len(parts[0]) * len(parts[1])) / np.sqrt(within[0] * within[1]))
 
@@ -245,6 +265,7 @@ def joined(figures: Sequence[Figures]) -> Figures:
             np.concatenate([getattr(f, name) for f in figures], axis=1)
             for name in ("capture", "contrast", "spread")
         ),
+        np.concatenate([f.near for f in figures]),
     )
 
 
@@ -258,6 +279,7 @@ def pooled(figures: Figures, weights: NDArray[np.float64]) -> Figures:
         figures.capture @ share.T,
         figures.contrast @ share.T,
         np.sqrt(figures.spread**2 @ (share**2).T),
+        share @ figures.near,
     )
 
 
@@ -281,7 +303,7 @@ def failures(
         f.share <= largest,
         f.capture[0] >= criteria.capture,
         f.contrast[0] >= criteria.contrast,
-        (f.gap >= criteria.gap) & (f.ratio <= criteria.ratio),
+        (f.gap >= criteria.gap) & (f.ratio <= criteria.ratio) & (f.near <= _MOST_NEAR),
     ]
     if z > 0:
         checks[2] &= wilson(f.capture, f.n, z)[0][0] >= HOLDS.capture
