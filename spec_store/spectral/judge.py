@@ -179,11 +179,11 @@ def _nearest(scores: NDArray[np.float32], n: int) -> NDArray[np.intp]:
 
 
 def _ranked(scores: NDArray[np.float32], member: NDArray[np.bool_], n: int) -> tuple[float, float, float]:
-    inside = scores[member]
-    nearest = np.partition(scores[~member], -n)[-n:]  # of the rows that are not members
+    inside, outside = scores[member], scores[~member]
+    nearest = np.partition(outside, -n)[-n:]
     bar = np.partition(np.concatenate([inside, nearest]), n)[n:].min()
     above = np.count_nonzero(inside >= bar)
-    of_all = above + np.count_nonzero(nearest >= bar)
+    of_all = above + np.count_nonzero(outside >= bar)
     # Rows of equal score rank in no order: each of them has the same chance of being among the n nearest.
     sure = np.count_nonzero(inside > bar), np.count_nonzero(nearest > bar)
     n_sure = int(sure[0] + sure[1])
