@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spec_store.spectral.choose import choose, jaccard, match_numbers, mismatch_mass, worth
+from spec_store.spectral.choose import choose, jaccard, match_numbers, mean_kernels, mismatch_mass, worth
 from spec_store.spectral.judge import Figures
 
 
@@ -37,7 +37,7 @@ def test_what_has_no_value_is_not_chosen():
     assert choose(np.zeros((20, 0), bool), np.zeros(0)) == []
 
 
-def test_worth_is_the_gap_times_the_logarithm_of_the_ratio_of_contrasts():
+def test_worth_is_the_gap_times_the_logarithm_of_the_ratio_of_contrasts_times_cohesion():
     figures = Figures(
         np.array([50, 50, 50]),
         np.full(3, 0.1),
@@ -45,7 +45,14 @@ def test_worth_is_the_gap_times_the_logarithm_of_the_ratio_of_contrasts():
         np.array([[3.0, 1.0, 3.0], [1.0, 2.0, 0.0]]),
         np.zeros((2, 3)),
     )
-    assert worth(figures) == pytest.approx([0.5 * np.log(3), 0.0, 0.5 * np.log(10)], abs=1e-6)
+    found = worth(figures, np.array([0.5, 0.5, 0.1]))
+    assert found == pytest.approx([0.25 * np.log(3), 0.0, 0.05 * np.log(10)], abs=1e-6)
+
+
+def test_a_union_of_k_groups_has_a_kth_of_their_cohesion():
+    apart = np.repeat(np.eye(4, dtype=np.float32), 10, axis=0)
+    found = mean_kernels(apart, columns(40, (0, 10), (0, 20), (0, 40), (5, 5)))
+    np.testing.assert_allclose(found, [1, 1 / 2, 1 / 4, 0])
 
 
 def test_mismatch_mass_counts_each_row_once_in_the_largest_cluster():

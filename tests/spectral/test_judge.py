@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from planted import gaussian, random_pair, unit
+from planted import gaussian, planted_mixture, random_pair, unit
 from spec_store.spectral.judge import (
     HOLDS,
+    LEAST_UNITY,
     LISTED,
     REASONS,
     Figures,
@@ -14,6 +15,7 @@ from spec_store.spectral.judge import (
     judge,
     judge_halves,
     pooled,
+    unity,
     wilson,
 )
 from spec_store.spectral.similarity import by_features, by_gaussian
@@ -238,3 +240,25 @@ def test_what_is_listed_holds():
 
 def test_members_that_a_cluster_must_have_are_counted():
     assert list(failures(figures_of({"n": 19}, {"n": 20}), LISTED, largest=0.22, least=20)) == [0, -1]
+
+
+def test_a_planted_group_is_one_and_a_union_of_two_is_not():
+    a, _, groups = planted_mixture(600, n_groups=6, seed=2)
+    kernel = gaussian(unit(a).astype(float), 0.7)
+    factor = np.linalg.cholesky(kernel + 1e-6 * np.eye(600)).astype(np.float32)
+    for g in range(6):
+        assert unity(factor, groups == g) > 0.9
+        assert unity(factor, (groups == g) | (groups == (g + 1) % 6)) < LEAST_UNITY
+
+
+def test_unity_is_the_mean_kernel_between_the_two_parts_over_that_within():
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal((1, 0, 0), 0.05, (30, 3)), rng.normal((0.6, 0.8, 0), 0.05, (20, 3))])
+    kernel = rows @ rows.T
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel[:30, :30], kernel[30:, 30:])]
+    expected = kernel[:30, 30:].mean() / np.sqrt(within[0] * within[1])
+    assert unity(rows.astype(np.float32), np.ones(50, bool)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_that_are_all_the_same_are_one_group():
+    assert unity(np.ones((20, 4), np.float32), np.ones(20, bool)) == 1.0
