@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from .similarity import Similarity
 
@@ -261,5 +262,7 @@ def _kmeans(
         min_points_per_centroid=1,
         max_points_per_centroid=1 << 30,
     )
-    kmeans.train(points, weights=weights)
-    return np.asarray(kmeans.centroids), np.asarray(kmeans.index.search(points, 1)[1][:, 0])
+    with threadpool_limits(1, user_api="openmp"):  # of the calling thread alone
+        kmeans.train(points, weights=weights)
+        cells = kmeans.index.search(points, 1)[1][:, 0]
+    return np.asarray(kmeans.centroids), np.asarray(cells)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from .candidates import LARGEST_SHARE, SMALLEST, Rules, SampledRows, propose, refined
 from .choose import SAME, choose, jaccard, match_numbers, mean_kernels, mismatch_mass, worth
@@ -167,7 +169,12 @@ class Found:
 
 
 def find_clusters(
-    rows: SampledRows, *, seed: int, recorded: Sequence[Recorded] = (), first_number: int = 1
+    rows: SampledRows,
+    *,
+    seed: int,
+    recorded: Sequence[Recorded] = (),
+    first_number: int = 1,
+    threads: int = 1,
 ) -> Found:
     """The clusters of both ends, chosen among many candidates and confirmed on rows that took no part.
 
@@ -177,6 +184,8 @@ def find_clusters(
         Clusters of an earlier run, which are candidates too: those that are found again keep their number.
     first_number
         The least number that a new cluster may get.
+    threads
+        With two or more both ends are searched at once; the result is the same.
 
     Notes
     -----
@@ -185,7 +194,13 @@ def find_clusters(
     others. What any part confirms is judged once more on all rows by halves, and chosen from. Cost: O(n p
     m) for m candidates, of which there are some 450 an end and part.
     """
-    ends = [_find(rows, end, seed, [r for r in recorded if r.end == end]) for end in (0, 1)]
+    of_end = [[r for r in recorded if r.end == end] for end in (0, 1)]
+    # Many small products: their own threads would wait for each other.
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(min(threads, 2), "spec-store-clusters") as pool,
+    ):
+        ends = list(pool.map(lambda end: _find(rows, end, seed, of_end[end]), (0, 1)))
     numbered = _numbered([end.clusters for end in ends], recorded, first_number)
     means = [k.mean(axis=0, dtype=np.float64) for k in rows.kernels]
     done = [

@@ -42,8 +42,9 @@ __all__ = [
 
 _LEAST_TESTED = 2
 _POWER_STEPS = 10
-# The core of a group that both embeddings see is captured by one of them alone, by the cut that made it a core. So
-# what the other embedding ranks nearest must be other rows, not members and near misses in this share.
+# The core of a group that both embeddings see is captured by one of them alone, by the cut that made it a
+# core. So what the other embedding ranks nearest must be other rows, not members and near misses in this
+# share.
 _NEAR = 1.5
 _MOST_NEAR = 0.92
 _SMALLEST_PART = 3
@@ -80,7 +81,7 @@ REASONS = (
 
 SEVERAL = len(REASONS) - 1
 
-LEAST_UNITY = 0.5
+LEAST_UNITY = 0.6
 """Of a cluster; see `unity`."""
 
 
@@ -99,8 +100,8 @@ class Figures:
     spread
         Shape (2, m): the relative standard error of a contrast.
     near
-        Shape (m,): of the |S| nearest rows in the other embedding, the share that are among the 1.5 |S| nearest
-        where they are grouped, and so members or near misses.
+        Shape (m,): of the |S| nearest rows in the other embedding, the share that are among the 1.5 |S|
+        nearest where they are grouped, and so members or near misses.
     """
 
     n: NDArray[np.intp]
@@ -259,13 +260,17 @@ def unity(kernel: NDArray[np.float32], members: NDArray[np.bool_]) -> float:
 
 def joined(figures: Sequence[Figures]) -> Figures:
     """Figures of several sets of candidates, one after the other."""
+
+    def column(name: str, axis: int) -> NDArray[Any]:
+        return np.concatenate([getattr(f, name) for f in figures], axis=axis)
+
     return Figures(
-        *(np.concatenate([getattr(f, name) for f in figures]) for name in ("n", "share")),
-        *(
-            np.concatenate([getattr(f, name) for f in figures], axis=1)
-            for name in ("capture", "contrast", "spread")
-        ),
-        np.concatenate([f.near for f in figures]),
+        n=column("n", 0),
+        share=column("share", 0),
+        capture=column("capture", 1),
+        contrast=column("contrast", 1),
+        spread=column("spread", 1),
+        near=column("near", 0),
     )
 
 

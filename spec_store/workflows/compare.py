@@ -19,6 +19,7 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer, result_schema
 from ..spectral.spectrum import Spectrum, solve
 from ..stores.locate import Database, Destination, open_columns, open_data
+from ..stores.streaming import usable_cores
 from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
 from .comparison import Comparison, check_place
@@ -148,7 +149,14 @@ def _solved(
     with timed(seconds, "clusters"):
         evaluated = evaluated_rows(sample, maps, spectrum, bandwidths)
         listing = list_clusters(
-            evaluated, sample.others, earlier, pair, prefix, eta=options.eta, seed=options.seed
+            evaluated,
+            sample.others,
+            earlier,
+            pair,
+            prefix,
+            eta=options.eta,
+            seed=options.seed,
+            threads=options.threads or usable_cores(),
         )
     scorer = Scorer(
         maps, listing.clusters, prefix, spectrum.leading(_WRITTEN_MODES) if options.write_modes else None

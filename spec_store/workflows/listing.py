@@ -111,6 +111,7 @@ def list_clusters(
     *,
     eta: float,
     seed: int,
+    threads: int,
 ) -> Listing:
     """Find the clusters, and record what they claim, what was rejected, and what changed.
 
@@ -124,7 +125,7 @@ def list_clusters(
     run = earlier.run
     recorded = _recorded(others, earlier, pair, len(rows)) if run else []
     first = run.next_number if run else 1
-    found = find_clusters(rows, seed=seed, recorded=recorded, first_number=first)
+    found = find_clusters(rows, seed=seed, recorded=recorded, first_number=first, threads=threads)
     clusters = found.clusters
     views = views_of_others(rows, clusters, seed=seed)
     numbers = {c.number for c in clusters}
