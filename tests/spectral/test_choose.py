@@ -44,6 +44,7 @@ def test_worth_is_the_gap_times_the_logarithm_of_the_ratio_of_contrasts_times_co
         np.array([[0.9, 0.9, 0.9], [0.4, 0.4, 0.4]]),
         np.array([[3.0, 1.0, 3.0], [1.0, 2.0, 0.0]]),
         np.zeros((2, 3)),
+        np.zeros(3),
     )
     found = worth(figures, np.array([0.5, 0.5, 0.1]))
     assert found == pytest.approx([0.25 * np.log(3), 0.0, 0.05 * np.log(10)], abs=1e-6)

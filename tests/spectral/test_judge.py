@@ -23,7 +23,14 @@ from spec_store.spectral.similarity import by_features, by_gaussian
 N = 240
 A, B = (unit(x) for x in random_pair(N, seed=3))
 SIGMAS = (0.7, 0.6)
-PASSING = {"n": 50, "share": 0.1, "capture": (0.9, 0.3), "contrast": (3.0, 1.0), "spread": (0.01, 0.01)}
+PASSING = {
+    "n": 50,
+    "share": 0.1,
+    "capture": (0.9, 0.3),
+    "contrast": (3.0, 1.0),
+    "spread": (0.01, 0.01),
+    "near": 0.5,
+}
 
 
 def groups_by_chance(m=5, seed=0):
@@ -45,11 +52,12 @@ def figures_of(*several, **fields):
         np.array([r["n"] for r in rows]),
         np.array([float(r["share"]) for r in rows]),
         *(np.array([r[name] for r in rows], float).T for name in ("capture", "contrast", "spread")),
+        np.array([r["near"] for r in rows]),
     )
 
 
 def naive(kernel, members, described, tested):
-    """Capture and contrast of each group, row by row."""
+    """Capture and contrast of each group, row by row, and the tested rows, those nearest to it first."""
     found = []
     for group in members.T:
         inside = [i for i in described if group[i]]
@@ -59,8 +67,8 @@ def naive(kernel, members, described, tested):
         others = [i for i in ranked if not group[i]][: len(own)]
         capture = sum(bool(group[i]) for i in ranked[: len(own)]) / len(own)
         contrast = (sum(score[i] for i in own) / len(own)) / (sum(score[i] for i in others) / len(own))
-        found.append((capture, contrast))
-    return np.array(found).T
+        found.append((capture, contrast, ranked))
+    return list(zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["by the kernel itself", "by features"])
@@ -73,12 +81,17 @@ def test_capture_and_contrast_equal_a_naive_loop_over_exact_kernels(exact):
         similarities = [by_features(f.astype(np.float32)) for f in factors]
     members, (described, tested) = groups_by_chance(), halves()
     found = judge(members, similarities, described, tested)
+    ranked = []
     for e, kernel in enumerate(kernels):
-        capture, contrast = naive(kernel, members, described, tested)
+        capture, contrast, nearest_first = naive(kernel, members, described, tested)
+        ranked.append(nearest_first)
         np.testing.assert_allclose(found.capture[e], capture, atol=1e-12)
         np.testing.assert_allclose(found.contrast[e], contrast, rtol=1e-4)
     np.testing.assert_array_equal(found.n, members[tested].sum(axis=0))
     np.testing.assert_allclose(found.share, members[tested].mean(axis=0))
+    for j, n in enumerate(found.n):
+        around = set(ranked[0][j][: int(1.5 * n)])
+        assert found.near[j] == pytest.approx(len(around & set(ranked[1][j][:n])) / n)
     np.testing.assert_allclose(found.gap, found.capture[0] - found.capture[1])
     np.testing.assert_allclose(found.ratio, found.contrast[1] / found.contrast[0])
 
@@ -169,10 +182,13 @@ def test_pooled_evidence_of_two_equal_figures_is_the_same_and_surer():
 
 
 def test_pooled_evidence_weighs_by_tested_members_and_only_where_asked():
-    several = figures_of({"n": 30, "capture": (1.0, 0.0)}, {"n": 10, "capture": (0.6, 0.4)})
+    several = figures_of(
+        {"n": 30, "capture": (1.0, 0.0), "near": 0.2}, {"n": 10, "capture": (0.6, 0.4), "near": 0.6}
+    )
     found = pooled(several, np.array([[1.0, 1.0], [0.0, 1.0]]))
     np.testing.assert_array_equal(found.n, [40, 10])
     np.testing.assert_allclose(found.capture, [[0.9, 0.6], [0.1, 0.4]])
+    np.testing.assert_allclose(found.near, [0.3, 0.6])
 
 
 @pytest.mark.parametrize(
@@ -204,6 +220,7 @@ def test_newcombes_interval_of_a_gap_has_its_published_values():
         ({"contrast": (1.05, 0.5)}, "without an edge"),
         ({"capture": (0.9, 0.8)}, "grouped by both"),
         ({"contrast": (3.0, 2.9)}, "grouped by both"),
+        ({"near": 0.95}, "grouped by both"),
         ({"n": 1, "capture": (0.4, 0.4)}, "too few rows"),
         ({"capture": (0.4, 0.4), "contrast": (1.0, 1.0)}, "not grouped"),
     ],
@@ -262,3 +279,16 @@ def test_unity_is_the_mean_kernel_between_the_two_parts_over_that_within():
 
 def test_rows_that_are_all_the_same_are_one_group():
     assert unity(np.ones((20, 4), np.float32), np.ones(20, bool)) == 1.0
+
+
+def test_the_core_of_a_group_that_both_embeddings_see_is_no_cluster():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((10, 16))
+    groups = np.arange(1000) % 10
+    a, b = (unit(centres[groups] + 0.3 * rng.standard_normal((1000, 16))) for _ in "ab")
+    to_centre = a @ a[groups == 0].mean(axis=0)
+    core = (groups == 0) & (to_centre > np.quantile(to_centre[groups == 0], 0.3))
+    similarities = by_gaussian(a, 0.6), by_gaussian(b, 0.6)
+    found = judge_halves(core[:, None], similarities, np.arange(1000), rng)
+    assert found.gap[0] > LISTED.gap  # by the cut: b sees the whole group as well as a
+    assert REASONS[failures(found, LISTED, largest=0.22)[0]] == "grouped by both"
