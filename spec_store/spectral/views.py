@@ -21,6 +21,9 @@ __all__ = ["OtherView", "families", "views_of_others"]
 _MERGED = 0.5
 # And with other rows, in no listed cluster, where those are grouped this well in the cluster's own embedding.
 _GROUPED = 0.5
+# Both only where a member and such a row are this near to each other, beside two such rows: some group is the
+# nearest to the mean of rows from everywhere too.
+_NEAR = 0.5
 # It is split where this share of a member's nearest neighbours are members all the same.
 _PURE = 0.5
 _NEIGHBOURS = 10
@@ -93,11 +96,12 @@ def _view(rows: SampledRows, cluster: Cluster, clusters: Sequence[Cluster], seed
     ]
     merged = tuple(sorted((s for s in shares if s[1] >= 0.1), key=lambda s: (-s[1], s[0])))
     purity = _purity(kernel, members, seed)
-    if merged and merged[0][1] >= _MERGED:
+    near = _nearness(kernel, members, instead) >= _NEAR
+    if near and merged and merged[0][1] >= _MERGED:
         kind = "merged"
     elif purity >= _PURE:
         kind = "split"
-    elif _grouped(rows.kernels[cluster.end], instead, members) >= _GROUPED:
+    elif near and _grouped(rows.kernels[cluster.end], instead, members) >= _GROUPED:
         kind = "merged"
         merged = ()
     else:
@@ -107,6 +111,18 @@ def _view(rows: SampledRows, cluster: Cluster, clusters: Sequence[Cluster], seed
 
 def _nearest(scores: NDArray[np.float32], n: int) -> NDArray[np.intp]:
     return np.argpartition(-scores, min(n, len(scores)) - 1)[:n]
+
+
+def _nearness(kernel: NDArray[np.float32], members: NDArray[np.bool_], rows: NDArray[np.intp]) -> float:
+    """The mean kernel of a member and one of other rows, over that of two of these."""
+    n = len(rows)
+    if n < 2:
+        return 0.0
+    inside = kernel[rows].astype(np.float64)
+    total = inside.sum(axis=0)
+    between = float(kernel[members].mean(axis=0, dtype=np.float64) @ total) / n
+    within = float(total @ total - np.sum(inside**2)) / (n * (n - 1))
+    return between / max(within, 1e-30)
 
 
 def _purity(kernel: NDArray[np.float32], members: NDArray[np.bool_], seed: int) -> float:
