@@ -37,9 +37,8 @@ demo: $(BIN)/.installed
 	mkdir $(DEMO_DB)
 	$(BIN)/spec-store demo --db $(DEMO_DB)
 	$(BIN)/spec-store compare --db $(DEMO_DB) --table images --cols pixels,hog --key id
-	$(BIN)/spec-store clusters --db $(DEMO_DB) --table images --by label
 	$(BIN)/spec-store query --db $(DEMO_DB) --table images --select id,label,spec_pixels_hog_side,spec_pixels_hog_score \
-		--where "spec_pixels_hog_cluster = 1 AND spec_pixels_hog_score > 0.8" --limit 10
+		--where "spec_pixels_hog_cluster = 1" --order-by "spec_pixels_hog_score desc" --limit 5
 	$(BIN)/spec-store align --db $(DEMO_DB) --table images --source pixels --target hog --key id --held-out 0.2
 	$(BIN)/spec-store gate --db $(DEMO_DB) --table images --source pixels --target hog
 

@@ -23,7 +23,7 @@ def main() -> None:
             )
         where = f"{run.prefix}_cluster = 1 AND {run.prefix}_score > 1"
         rows = spec_store.query("images", where, select=["id", "label"], limit=5, db=db).read_all()
-        print("typical of cluster 0:", rows["id"].to_pylist())
+        print("typical of cluster 1:", rows["id"].to_pylist())
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
     ),
     click.option(
         "--write",
-        "extra",
+        "write_modes",
         type=click.Choice(["modes"]),
         help="Also write the scores of the ten leading modes of each end, the paper's own, as a column.",
     ),
@@ -202,7 +202,7 @@ def compare(
     index: bool,
     pair: str | None,
     as_json: bool,
-    extra: str | None,
+    write_modes: str | None,
     **fields: Any,
 ) -> None:
     """Compare two embedding columns and write each row's clusters back.
@@ -226,7 +226,7 @@ def compare(
         raise click.UsageError("Name a --table, or a file with --out; --dry-run writes nothing.")
     if pair and (out or not table):
         raise click.UsageError("--align writes a column of --table: it can't go with --out.")
-    options = CompareOptions(**fields, write_modes=extra is not None)
+    options = CompareOptions(**fields, write_modes=write_modes is not None)
     columns = split_columns(cols)
     asked = _asked_alignment(pair, columns, options) if pair else None
     if asked and table:
