@@ -195,7 +195,8 @@ def test_data_in_memory_is_compared_and_written_to_a_file(tmp_path, planted_tabl
     ]
     assert found["id"].to_pylist() == planted_table["id"].to_pylist()
     sizes = np.bincount([j for c in found["spec_clip_dino_clusters"].to_pylist() for j in c])
-    assert sizes.tolist() == run.clusters["size"].to_pylist()
+    assert sizes[run.clusters["cluster"].to_pylist()].tolist() == run.clusters["size"].to_pylist()
+    assert sizes.sum() == sum(run.clusters["size"].to_pylist())
     assert found.schema.field("id").metadata[b"spec_store.run"].decode() == run.run_id
     run.write(out=tmp_path / "scores.parquet")  # ours: replaced
     pq.write_table(planted_table, tmp_path / "other.parquet")
