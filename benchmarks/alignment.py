@@ -114,8 +114,9 @@ def hidden() -> None:
 
 def shown_clusters(run: spec_store.Alignment, compared: spec_store.Comparison) -> None:
     print("cluster  held by  in a     in b     in map   recovered  recall@1")
+    sides = {c.number: compared.columns[c.end] for c in compared.clusters_found}
     for c in run.after.clusters:
-        side = compared.columns[compared.clusters_found[c.cluster].end]
+        side = sides[c.cluster]
         held = "  ".join(f"{v:.5f}" for v in c.held)
         print(f"{c.cluster:7}  {side:7}  {held}  {c.recovered:9.2f}  {c.recall_1:8.3f}  lost: {c.lost}")
 

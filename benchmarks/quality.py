@@ -1,6 +1,7 @@
 """Does it find what was planted, and how near are the feature maps to the exact n x n answer?
 
 python benchmarks/quality.py planted     # 50,000 rows, 20 groups, 8 of them merged pairwise by b
+python benchmarks/quality.py rare        # 300,000 rows, five groups of 0.3% that only a holds together
 python benchmarks/quality.py maps        # 8,000 rows, 30 groups of very different sizes, 256-d and 384-d
 """
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
 
 from spec_store import compare
-from spec_store.spectral.clusters import Membership
+from spec_store.spectral.scoring import Membership
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from planted import planted_mixture, vectors
@@ -31,40 +32,66 @@ def stored(folder: str, a: Matrix, b: Matrix) -> None:
     lance.write_dataset(table, f"{folder}/rows.lance", mode="overwrite")
 
 
-def planted_scores(unequal: bool, seed: int, **options: Any) -> tuple[float, float, bool]:
-    """AMI of each end's labels on the planted rows, and whether every pair is found at the right end."""
+def planted_scores(unequal: bool, seed: int) -> tuple[float, int, int, bool]:
+    """AMI of a's labels, clusters listed at either end, whether a's are its groups, merged with partners."""
     a, b, groups = planted_mixture(50_000, unequal=unequal, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         stored(folder, a, b)
-        run = compare("rows", ["a", "b"], db=folder, **options)
-        found = [run.scorer.membership(batch)[0] for batch in run.source.batches(["a", "b"])]
-    relative = np.concatenate([m.relative for m in found])
-    contribution = np.concatenate([m.contribution for m in found])
-    planted = groups < 8
-    scores, all_found = [], True
-    for end, truth in enumerate((groups, groups // 2)):
-        numbers = [i for i, c in enumerate(run.clusters_found) if c.end == end]
-        order, n = Membership(relative[:, numbers], contribution[:, numbers]).ranked()
-        labels = np.where(n > 0, order[:, 0], -1) if numbers else np.full(len(n), -1)
-        scores.append(adjusted_mutual_info_score(truth[planted], labels[planted]))
-        for group in np.unique(truth[planted]):
-            inside = labels[planted & (truth == group)]
-            commonest = np.bincount(inside[inside >= 0], minlength=1).argmax()
-            share = (labels[planted & (truth == group)] == commonest).mean()
-            pure = (truth[planted & (labels == commonest)] == group).mean()
-            all_found = all_found and share > 0.5 and pure > 0.5
-    return scores[0], scores[1], all_found
+        run = compare("rows", ["a", "b"], db=folder)
+        found = [run.scorer.membership(batch)[0].relative for batch in run.source.batches(["a", "b"])]
+    clusters = run.to_json()["clusters"]
+    own = [i for i, c in enumerate(clusters) if c["side"] == "a"]
+    order, n = Membership(np.concatenate(found)[:, own]).ranked()
+    labels = np.where(n > 0, order[:, 0], -1) if own else np.full(len(groups), -1)
+    ami = adjusted_mutual_info_score(groups[groups < 8], labels[groups < 8])
+    group_of = {
+        clusters[i]["cluster"]: int(np.bincount(groups[labels == j], minlength=20).argmax())
+        for j, i in enumerate(own)
+    }
+    right = sorted(group_of.values()) == list(range(8))
+    for i in own:
+        partners = clusters[i]["seen_by_other"]["clusters"]
+        right &= bool(partners) and group_of[partners[0]["cluster"]] == group_of[clusters[i]["cluster"]] ^ 1
+    return ami, len(own), len(clusters) - len(own), right
 
 
 def planted() -> None:
-    raw = {"center": False, "normalize": False}
-    for name, options in (("default", {}), ("raw eigenvectors", raw)):
-        for unequal in (False, True):
-            rows = [planted_scores(unequal, seed, **options) for seed in range(5)]
-            a, b = (np.median([r[i] for r in rows]) for i in (0, 1))
-            every = sum(r[2] for r in rows)
-            sizes = "1 : 6" if unequal else "equal"
-            print(f"{name:>16}, sizes {sizes}: AMI {a:.3f} / {b:.3f}, every pair found in {every} of 5 seeds")
+    for unequal in (False, True):
+        sizes = "1 : 6" if unequal else "equal"
+        for seed in range(5):
+            ami, n_a, n_b, right = planted_scores(unequal, seed)
+            print(
+                f"sizes {sizes}, seed {seed}: AMI {ami:.3f}, {n_a} clusters of a and {n_b} of b,"
+                f" each one group merged with its partner: {right}"
+            )
+
+
+def rare(n: int = 300_000, share: float = 0.003, n_rare: int = 5) -> None:
+    """Rare groups that only the first embedding holds together, and a column of tags that name them."""
+    a, b, _ = planted_mixture(n, merged=0, seed=0)
+    rng = np.random.default_rng(1)
+    rows = rng.permutation(n)[: n_rare * round(n * share)].reshape(n_rare, -1)
+    tags = np.char.add("tag ", rng.integers(0, 50, n).astype(str)).astype(object)
+    for i, members in enumerate(rows):
+        centre = rng.standard_normal(a.shape[1])
+        a[members] = centre + 0.5 * rng.standard_normal((len(members), a.shape[1]))
+        tags[members] = f"planted {i}"
+    with tempfile.TemporaryDirectory() as folder:
+        table = pa.table({"id": np.arange(n), "tag": pa.array(tags), "a": vectors(a), "b": vectors(b)})
+        lance.write_dataset(table, f"{folder}/rows.lance")
+        run = compare("rows", ["a", "b"], db=folder, key="id", write=True)
+        column = lance.dataset(f"{folder}/rows.lance").to_table(columns=["spec_a_b_clusters"])
+    lists = column["spec_a_b_clusters"].to_pylist()
+    for c in run.to_json()["clusters"]:
+        members = np.array([i for i, numbers in enumerate(lists) if numbers and c["cluster"] in numbers])
+        both = [len(np.intersect1d(members, r)) for r in rows]
+        i = int(np.argmax(both))
+        first = (c["over_represented"] or [{"column": None, "value": None}])[0]
+        recall, precision = both[i] / len(rows[i]), both[i] / max(len(members), 1)
+        print(
+            f"cluster {c['cluster']} ({c['side']}), {len(members):,} rows: planted group {i},"
+            f" precision {precision:.0%}, recall {recall:.0%}; first {first['column']} = {first['value']}"
+        )
 
 
 def mixture(seed: int, n: int = 8000) -> tuple[Matrix, Matrix]:
@@ -141,4 +168,4 @@ def top_overlap(x: Matrix, y: Matrix, n: int = 50) -> float:
 
 
 if __name__ == "__main__":
-    {"planted": planted, "maps": maps}[sys.argv[1]]()
+    {"planted": planted, "rare": rare, "maps": maps}[sys.argv[1]]()
