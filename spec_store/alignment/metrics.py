@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cosines", "difference_eigenvalues", "nearest", "neighbour_overlap", "ranks", "recall"]
+__all__ = [
+    "bootstrap_interval",
+    "cosines",
+    "difference_eigenvalues",
+    "nearest",
+    "neighbour_overlap",
+    "ranks",
+    "recall",
+    "search_overlap",
+]
 
 _BLOCK = 1024
 
@@ -70,7 +79,7 @@ def nearest(
     rows, gallery
         Unit rows, shape (n, d) and (m, d); the gallery is the rows themselves by default.
     own
-        Which row of the gallery is each row's own; the row of the same number by default.
+        Which row of the gallery is each row's own, -1 for none; the row of the same number by default.
 
     Returns
     -------
@@ -83,7 +92,8 @@ def nearest(
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
         similarity = _similarity(rows[block], gallery)
-        similarity[np.arange(len(similarity)), own[block]] = -np.inf
+        with_own = np.flatnonzero(own[block] >= 0)
+        similarity[with_own, own[block][with_own]] = -np.inf
         near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         found[block] = np.where(np.take_along_axis(similarity, near, axis=1) > -np.inf, near, -1)
     return found
@@ -94,6 +104,49 @@ def neighbour_overlap(one: NDArray[np.intp], two: NDArray[np.intp]) -> NDArray[n
     k = one.shape[1]
     common = (one[:, :, None] == two[:, None, :]).any(axis=2) & (one >= 0)
     return np.asarray(common.sum(axis=1) / max(k, 1))
+
+
+def search_overlap(
+    wanted: tuple[NDArray[Any], NDArray[Any]],
+    found: tuple[NDArray[Any], NDArray[Any]],
+    k: int,
+    own: NDArray[np.intp] | None = None,
+) -> NDArray[np.float64]:
+    """Of the k rows that a search should find, the share that it does find: one number per query, shape (n,).
+
+    Parameters
+    ----------
+    wanted
+        Queries (n, d) and gallery (m, d), unit rows, in which the exact search is right: after a switch of
+        models both are the target model's.
+    found
+        Queries (n, e) and gallery (m, e) of the search that is judged: the target's queries and mapped rows;
+        or the source's queries and rows, for no switch at all.
+    own
+        Which row of the gallery is each query's own, which is left out, -1 for none; the row of the same
+        number by default.
+
+    Notes
+    -----
+    Not the neighbours of mapped rows among mapped rows, which no searcher sees, nor whether a row finds its
+    own twin. Cost: O(n m (d + e)); memory: blocks of 1,024 x m.
+    """
+    near = [nearest(queries, k, gallery=gallery, own=own) for queries, gallery in (wanted, found)]
+    return neighbour_overlap(near[0], near[1])
+
+
+def bootstrap_interval(
+    values: NDArray[Any], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values`, shape (n,); NaN for none."""
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(values, return_counts=True)  # shares of k: few distinct values
+    drawn = rng.multinomial(len(values), counts / len(values), size=resamples)
+    low, high = np.quantile(drawn @ distinct / len(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def cosines(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.float64]:

@@ -5,12 +5,14 @@ import pytest
 
 from planted import unit
 from spec_store.alignment.metrics import (
+    bootstrap_interval,
     cosines,
     difference_eigenvalues,
     nearest,
     neighbour_overlap,
     ranks,
     recall,
+    search_overlap,
 )
 
 
@@ -76,3 +78,33 @@ def test_eigenvalues_are_those_of_the_n_by_n_difference(widths):
     values = np.linalg.eigvalsh((f @ f.T - b @ b.T) / 60)
     found = difference_eigenvalues(f, b)
     assert np.allclose(found, values[np.abs(values) > 1e-9])
+
+
+def test_search_overlap_is_the_share_of_wanted_rows_that_a_search_finds():
+    wanted_queries, wanted = rows(60, 6), rows(300, 6, 1)
+    queries, gallery = rows(60, 4, 2), rows(300, 4, 3)
+    own = np.where(np.arange(60) % 2 == 0, np.arange(60) * 3, -1)
+    expected = []
+    for i in range(60):
+        lists = []
+        for q, g in ((wanted_queries, wanted), (queries, gallery)):
+            order = [j for j in np.argsort(-(q[i] @ g.T)).tolist() if j != own[i]]
+            lists.append(set(order[:10]))
+        expected.append(len(lists[0] & lists[1]) / 10)
+    found = search_overlap((wanted_queries, wanted), (queries, gallery), 10, own)
+    assert found.tolist() == expected
+    assert 0 < found.mean() < 0.2  # independent spaces agree by chance alone
+    assert (search_overlap((wanted_queries, wanted), (wanted_queries, wanted), 10, own) == 1).all()
+
+
+def test_the_bootstrap_interval_covers_the_mean_of_where_values_come_from():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        values = rng.binomial(10, 0.3, 150) / 10
+        low, high = bootstrap_interval(values, seed=seed)
+        covered += low <= 0.3 <= high
+        assert low < values.mean() < high
+    assert 0.9 <= covered / 200 <= 0.99
+    assert bootstrap_interval(np.ones(5)) == (1, 1)
+    assert np.isnan(bootstrap_interval(np.empty(0))).all()
