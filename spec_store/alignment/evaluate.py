@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import cosines, difference_eigenvalues, nearest, neighbour_overlap, ranks
+from ..spectral.choose import mismatch_mass
+from ..spectral.judge import Figures, judge_halves
+from ..spectral.similarity import by_features
+from .metrics import (
+    bootstrap_interval,
+    cosines,
+    difference_eigenvalues,
+    nearest,
+    neighbour_overlap,
+    ranks,
+)
 
 __all__ = ["ClusterEvaluation", "Evaluation", "Evaluator"]
 
 _NEIGHBOURS = 10
 _SHOWN = 5
 _TOLERATED = 1.05
-_LEAD = 2.0  # without twice the source's strength in the target there is no gap to speak of
-_RECOVERED = 0.25
+# Without this gap of captures between target and source there is nothing to recover.
+_LEAST_GAP = 0.1
+_RECOVERED, _HALF = 0.25, 0.5
 
 
 @dataclass(frozen=True)
@@ -28,31 +39,36 @@ class ClusterEvaluation:
     ----------
     cluster, n_rows
         Its number, and its rows among those evaluated.
-    held
-        How strongly the source, the target and the map's output group it: the Rayleigh
-        quotient of its centred indicator under each cosine kernel.
+    of_target
+        Whether the target groups it; otherwise the source does.
+    capture, contrast
+        In the source, the target and the map's output, see `spec_store.spectral.judge`: of the rows
+        nearest to the cluster, as many as it has members, the share that are members; and how far it
+        stands apart. NaN for too few rows.
     recovered
-        Share of the gap closed between the source and the target: 1 is all of it, NaN where the target does
-        not group the cluster more strongly.
-    recall_1, recall_10, overlap_source, overlap_target, cosine_source, cosine_target
+        Share of the gap in capture between the source and the target that the output closes: 1 is all of it,
+        NaN where the target does not capture the cluster better than the source.
+    search_10, recall_1, recall_10, cosine_source, cosine_target
         As in `Evaluation`, over these rows.
     """
 
     cluster: int
     n_rows: int
-    held: tuple[float, float, float]
+    of_target: bool
+    capture: tuple[float, float, float]
+    contrast: tuple[float, float, float]
     recovered: float
+    search_10: float
     recall_1: float
     recall_10: float
-    overlap_source: float
-    overlap_target: float
     cosine_source: float
     cosine_target: float
 
     @property
     def lost(self) -> bool:
-        """Whether the target groups the cluster, and the output does not."""
-        return self.recovered < _RECOVERED
+        """Whether the output captures hardly more of it than the source, and not half of what the target
+        does."""
+        return self.recovered < _RECOVERED and self.capture[2] < _HALF * self.capture[1]
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,13 @@ class Evaluation:
     ----------
     name
         Of the map; "none" for the source as it is.
+    search_10, search_interval
+        Search overlap: of the 10 nearest target rows to a target query, the share among the 10 nearest
+        outputs to the same query, and its 95% interval. Of the source as it is: among the 10 nearest by the
+        source's own queries. In place, queries are the source's, and its own 10 nearest are wanted.
+    mismatch_mass
+        Of the clusters that the target groups: share of rows times gap between the captures in the target
+        and in the output. NaN for no clusters.
     spec_diff
         Of its output against the target, cosine kernel, uncentred; exact on the rows evaluated.
     distance
@@ -70,11 +93,8 @@ class Evaluation:
     eigenvalues
         The leading eigenvalues at the output's end, and at the target's.
     recall_1, recall_10
-        The share of rows whose own target is the nearest, or among the 10 nearest, of all targets evaluated;
-        NaN outside the target's space.
-    overlap_source, overlap_target
-        The share of a row's 10 nearest neighbours that it has in the source's space, and in the
-        target's.
+        Twin recall: the share of rows whose own target is the nearest, or among the 10 nearest, of all
+        targets evaluated; NaN outside the target's space.
     cosine_source, cosine_target
         Mean cosine to the source's, and to the target's vectors; NaN where widths differ.
     clusters
@@ -82,24 +102,28 @@ class Evaluation:
     """
 
     name: str
+    search_10: float
+    search_interval: tuple[float, float]
+    mismatch_mass: float
     spec_diff: float
     distance: float
     eigenvalues: tuple[Sequence[float], Sequence[float]]
     recall_1: float
     recall_10: float
-    overlap_source: float
-    overlap_target: float
     cosine_source: float
     cosine_target: float
     clusters: tuple[ClusterEvaluation, ...] = ()
 
     def better_than(self, other: Evaluation) -> bool:
-        """Whether SPEC-diff or the distance is smaller, and neither is more than 5% larger.
+        """Whether SPEC-diff or the distance is smaller, and neither is more than 5% larger; and, in the
+        target's space, searches find no less, to 5%.
 
         One cluster that no map can recover sets SPEC-diff, whatever a map does for all others.
         """
         pairs = ((self.spec_diff, other.spec_diff), (self.distance, other.distance))
-        return any(a < b for a, b in pairs) and all(a <= _TOLERATED * b for a, b in pairs)
+        nearer = any(a < b for a, b in pairs) and all(a <= _TOLERATED * b for a, b in pairs)
+        in_target = self.recall_1 == self.recall_1
+        return nearer and (not in_target or _TOLERATED * self.search_10 >= other.search_10)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
@@ -127,6 +151,8 @@ class Evaluator:
         Unit rows of source (n, d_a) and target (n, d_b).
     members
         By cluster, which rows are its members, shape (n,).
+    of_target
+        Which clusters the target groups.
     to_target
         Whether outputs are to lie in the target's space.
     """
@@ -134,26 +160,38 @@ class Evaluator:
     a: NDArray[np.float32]
     b: NDArray[np.float32]
     members: Mapping[int, NDArray[np.bool_]]
+    of_target: Collection[int]
     to_target: bool
     _near: tuple[NDArray[np.intp], NDArray[np.intp]] = field(init=False, repr=False)
+    _in_source: Figures = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._near = nearest(self.a, _NEIGHBOURS), nearest(self.b, _NEIGHBOURS)
+        self._in_source = self._judged(self.a)
 
     def before(self) -> Evaluation:
         """The source as it is."""
-        return self._evaluated("none", self.a, in_target=False)
+        wanted = self._near[1] if self.to_target else self._near[0]
+        return self._evaluated("none", self.a, neighbour_overlap(wanted, self._near[0]), in_target=False)
 
     def after(self, name: str, f: NDArray[np.float32]) -> Evaluation:
         """A map's output, unit rows (n, d)."""
-        return self._evaluated(name, f, in_target=self.to_target)
+        queries, wanted = (self.b, self._near[1]) if self.to_target else (self.a, self._near[0])
+        found = neighbour_overlap(wanted, nearest(queries, _NEIGHBOURS, gallery=f))
+        return self._evaluated(name, f, found, in_target=self.to_target)
 
-    def _evaluated(self, name: str, f: NDArray[np.float32], *, in_target: bool) -> Evaluation:
-        near = nearest(f, _NEIGHBOURS)
+    def _judged(self, f: NDArray[np.float32]) -> Figures:
+        """Capture and contrast in the target, and in the output."""
+        members = np.stack([*self.members.values()] or [np.zeros(len(f), bool)], axis=1)
+        similarities = by_features(self.b), by_features(f)
+        return judge_halves(members, similarities, np.arange(len(f)), np.random.default_rng(0))
+
+    def _evaluated(
+        self, name: str, f: NDArray[np.float32], search: NDArray[np.float64], *, in_target: bool
+    ) -> Evaluation:
         rows = _RowFigures(
+            search=search,
             rank=ranks(f, self.b) if in_target else None,
-            overlap_source=neighbour_overlap(near, self._near[0]),
-            overlap_target=neighbour_overlap(near, self._near[1]),
             cosine_source=None if in_target else cosines(f, self.a),
             cosine_target=cosines(f, self.b) if in_target else None,
         )
@@ -161,25 +199,44 @@ class Evaluator:
         f = np.where(finite, f, np.float32(0))  # a row that is not finite is similar to nothing
         values = difference_eigenvalues(f, self.b)
         ends = values[::-1][:_SHOWN], values[:_SHOWN]
+        figures = self._in_source if name == "none" else self._judged(f)
         return Evaluation(
             name=name,
+            search_interval=bootstrap_interval(search),
+            mismatch_mass=self._mismatch(figures),
             spec_diff=float(np.abs(values).max()),
             distance=float(np.sqrt((values**2).sum())),
             eigenvalues=([float(v) for v in ends[0] if v > 0], [float(v) for v in ends[1] if v < 0]),
             **rows.means(slice(None)),
-            clusters=tuple(self._cluster(j, members, f, rows) for j, members in self.members.items()),
+            clusters=tuple(self._cluster(i, number, figures, rows) for i, number in enumerate(self.members)),
         )
 
-    def _cluster(
-        self, number: int, members: NDArray[np.bool_], f: NDArray[np.float32], rows: _RowFigures
-    ) -> ClusterEvaluation:
-        held = _held(self.a, members), _held(self.b, members), _held(f, members)
-        gap = held[1] - held[0]
+    def _mismatch(self, figures: Figures) -> float:
+        own = [i for i, number in enumerate(self.members) if number in self.of_target]
+        if not own:
+            return float("nan")
+        members = np.stack(list(self.members.values()), axis=1)[:, own]
+        return mismatch_mass(members, np.maximum(figures.gap[own], 0))[0]
+
+    def _cluster(self, i: int, number: int, figures: Figures, rows: _RowFigures) -> ClusterEvaluation:
+        members = self.members[number]
+        source, found = self._in_source, figures
+        known = found.n[i] > 0
+
+        def three(name: str) -> tuple[float, float, float]:
+            in_source, in_found = getattr(source, name), getattr(found, name)
+            values = in_source[1, i], in_found[0, i], in_found[1, i]
+            return tuple(float(v) if known else float("nan") for v in values)  # type: ignore[return-value]  # of three
+
+        capture = three("capture")
+        gap = capture[1] - capture[0]
         return ClusterEvaluation(
             cluster=number,
             n_rows=int(members.sum()),
-            held=held,
-            recovered=(held[2] - held[0]) / gap if held[1] > _LEAD * held[0] else float("nan"),
+            of_target=number in self.of_target,
+            capture=capture,
+            contrast=three("contrast"),
+            recovered=(capture[2] - capture[0]) / gap if gap > _LEAST_GAP else float("nan"),
             **rows.means(members),
         )
 
@@ -188,19 +245,17 @@ class Evaluator:
 class _RowFigures:
     """What is known of each row, shape (n,); None where it has no meaning."""
 
+    search: NDArray[np.float64]
     rank: NDArray[np.float64] | None
-    overlap_source: NDArray[np.float64]
-    overlap_target: NDArray[np.float64]
     cosine_source: NDArray[np.float64] | None
     cosine_target: NDArray[np.float64] | None
 
     def means(self, rows: slice | NDArray[np.bool_]) -> dict[str, float]:
         """Over some rows, the fields that `Evaluation` and `ClusterEvaluation` have in common."""
         return {
+            "search_10": _mean(self.search, rows),
             "recall_1": _mean(None if self.rank is None else self.rank < 1, rows),
             "recall_10": _mean(None if self.rank is None else self.rank < 10, rows),
-            "overlap_source": _mean(self.overlap_source, rows),
-            "overlap_target": _mean(self.overlap_target, rows),
             "cosine_source": _mean(self.cosine_source, rows),
             "cosine_target": _mean(self.cosine_target, rows),
         }
@@ -208,10 +263,3 @@ class _RowFigures:
 
 def _mean(values: NDArray[Any] | None, rows: slice | NDArray[np.bool_]) -> float:
     return float("nan") if values is None or not len(values[rows]) else float(values[rows].mean())
-
-
-def _held(x: NDArray[np.float32], rows: NDArray[np.bool_]) -> float:
-    """uᵀ (X Xᵀ/n) u for the unit vector u along the rows' centred indicator."""
-    u = rows - rows.mean()
-    size = float(u @ u)
-    return float(((u @ x) ** 2).sum()) / (size * len(x)) if size else float("nan")

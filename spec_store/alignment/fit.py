@@ -17,6 +17,7 @@ from .start import Linear
 
 __all__ = [
     "LARGEST_MINIBATCH",
+    "Descent",
     "FitOptions",
     "Fitted",
     "Fitting",
@@ -26,10 +27,14 @@ __all__ = [
     "residual_frequencies",
 ]
 
-Kind = Literal["affine", "lowrank", "residual"]
-"""What is fitted beyond the start: all weights, a part of low rank, or one that is not linear beside them."""
+Kind = Literal["kernel", "affine", "lowrank", "residual"]
+"""How a map is fitted. "kernel": in closed form on Nystroem features, then polished, see
+`spec_store.alignment.kernel`. The others over mini-batches, from a linear start: all weights, a part of low
+rank, or one that is not linear beside them."""
 LARGEST_MINIBATCH = 32_768
 _CHECK_EVERY = 20
+# Steps, rows of each, and learning rate: a polish changes little, a fit from a linear start much.
+_DEFAULTS: dict[bool, tuple[int, int, float]] = {True: (40, 1024, 3e-3), False: (400, 2048, 1e-3)}
 _DECAY = (0.9, 0.999)
 # A coordinate of less than this share of the largest spread is constant, rounding aside.
 _DEAD = 1e-4
@@ -44,34 +49,61 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to fit, whatever the kind of map.
+    """How to fit.
 
     Attributes
     ----------
+    n_landmarks
+        Landmarks of a "kernel" map: k-means centroids of sampled training rows.
+    fit_rows
+        A "kernel" map is fitted on the moments of so many training rows at most, a seeded share of them;
+        None is all.
     rank
         Rank of what a "lowrank" map adds to its start.
     n_frequencies
         Directions whose cosines and sines a "residual" map takes, see `residual_frequencies`.
     steps
-        Mini-batches.
+        Mini-batches. None is 40 that polish a "kernel" map, and 400 for the others. 0 is none.
     minibatch_rows
-        Rows of each; at most the 32,768 that are held in memory to be shuffled.
+        Rows of each; at most the 32,768 that are held in memory to be shuffled. None is 1,024 or 2,048.
     learning_rate
-        Learning rate of the Adam optimiser; falls to zero by a cosine.
+        Learning rate of the Adam optimiser; falls to zero by a cosine. None is 0.003 or 0.001.
     """
 
+    n_landmarks: int = 1000
+    fit_rows: int | None = 100_000
     rank: int = 32
     n_frequencies: int = 256
-    steps: int = 400
-    minibatch_rows: int = 2048
-    learning_rate: float = 1e-3
+    steps: int | None = None
+    minibatch_rows: int | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
+        check_count("n_landmarks", self.n_landmarks, 1, 16_384)
         check_count("rank", self.rank, 1, 16_384)
         check_count("n_frequencies", self.n_frequencies, 1, 16_384)
-        check_count("steps", self.steps, 1, 1_000_000)
-        check_count("minibatch_rows", self.minibatch_rows, 1, LARGEST_MINIBATCH)
-        check_number("learning_rate", self.learning_rate, 1e-9, 10)
+        if self.fit_rows is not None:
+            check_count("fit_rows", self.fit_rows, 100, 1_000_000_000)
+        if self.steps is not None:
+            check_count("steps", self.steps, 0, 1_000_000)
+        if self.minibatch_rows is not None:
+            check_count("minibatch_rows", self.minibatch_rows, 1, LARGEST_MINIBATCH)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, 1e-9, 10)
+
+    def descent(self, *, polish: bool) -> Descent:
+        """Steps, rows and learning rate for a polish, or for a fit from a linear start."""
+        given = self.steps, self.minibatch_rows, self.learning_rate
+        steps, rows, rate = (d if g is None else g for g, d in zip(given, _DEFAULTS[polish], strict=True))
+        return Descent(int(steps), int(rows), float(rate))
+
+
+class Descent(NamedTuple):
+    """Mini-batches, rows of each, and the learning rate."""
+
+    steps: int
+    rows: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -110,9 +142,10 @@ class Fitting:
         cosines and sines for what is not linear.
     in_place
         Fidelity holds outputs near the source's own rows; otherwise near the target's.
-
     seed
         Seed of the random features and of the low-rank start.
+    polish
+        The start is nearly right already, which needs fewer steps, see `FitOptions`.
 
     Notes
     -----
@@ -129,12 +162,14 @@ class Fitting:
         *,
         in_place: bool,
         seed: int = 0,
+        polish: bool = False,
     ) -> None:
         self._validation = validation
         self._objective = objective
         self._in_place = in_place
         self._model = _Model.create(start, kind, options, validation[0], seed)
-        self._adam = _Adam(self._model.parameters, options.learning_rate, options.steps)
+        descent = options.descent(polish=polish)
+        self._adam = _Adam(self._model.parameters, descent.learning_rate, descent.steps)
         self._best: Fitted | None = None
         self._history: list[tuple[int, float]] = []
         self._step = 0
@@ -181,7 +216,7 @@ def fit(
 ) -> Fitted:
     """Fit a map by the objective, over at most `options.steps` of the mini-batches; see `Fitting`."""
     fitting = Fitting(start, validation, objective, kind, options, in_place=in_place, seed=seed)
-    for _, batch in zip(range(options.steps), batches, strict=False):
+    for _, batch in zip(range(options.descent(polish=False).steps), batches, strict=False):
         fitting.step(batch)
     return fitting.result()
 

@@ -19,7 +19,8 @@ from ..stores.vectors import Vectors
 
 __all__ = ["AlignmentMap", "load_map"]
 
-_FORMAT = 1
+# Maps without landmarks are written as format 1, which earlier versions read.
+_FORMAT, _LANDMARKS_FORMAT = 1, 2
 _CHUNK_ROWS = 4096
 _PARTS = ("header", "weights", "bias", "frequencies")
 # What the parsers of zip, npy and JSON raise for bytes that are something else.
@@ -36,12 +37,14 @@ class AlignmentMap:
     Attributes
     ----------
     weights
-        W, shape (d + 2m, d_out), float32.
+        W, shape (d + 2m + L, d_out), float32.
     bias
         c, shape (d_out,), float32.
     frequencies
-        Shape (d, m), float32: φ(u) = [cos(u·ω), sin(u·ω)] / √m, the part that is not linear; m = 0 for
-        none.
+        Shape (d, m), float32. φ, the part that is not linear, begins with [cos(u·ω), sin(u·ω)] / √m; m = 0
+        for none.
+    landmarks, bandwidth
+        Shape (d, L), float32, and σ: φ ends with exp(-|u - z|²/2σ²); L = 0 for none.
     unit
         Whether outputs are scaled to unit length, as the objective sees them.
     about
@@ -56,11 +59,15 @@ class AlignmentMap:
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
     frequencies: NDArray[np.float32]
+    landmarks: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    bandwidth: float = 1.0
     unit: bool = True
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, n_axes in (("weights", 2), ("bias", 1), ("frequencies", 2)):
+        if not self.landmarks.size:
+            object.__setattr__(self, "landmarks", np.zeros((len(self.frequencies), 0), np.float32))
+        for name, n_axes in (("weights", 2), ("bias", 1), ("frequencies", 2), ("landmarks", 2)):
             array = getattr(self, name)
             if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != n_axes:
                 found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array)
@@ -68,11 +75,18 @@ class AlignmentMap:
             if not np.isfinite(array).all():
                 n = int((~np.isfinite(array)).sum())
                 raise InputError(f"{n:,} of {array.size:,} {name} of a map are not finite: fit it again.")
-        expected = (self.width + 2 * self.frequencies.shape[1], len(self.bias))
+        n_inputs = self.width + 2 * self.frequencies.shape[1] + self.landmarks.shape[1]
+        expected = (n_inputs, len(self.bias))
         if self.weights.shape != expected or 0 in (self.width, *expected):
             raise InputError(
-                f"Weights of a map have shape {self.weights.shape}; frequencies {self.frequencies.shape} and"
-                f" bias {self.bias.shape} want {expected}, and at least one dimension in and out."
+                f"Weights of a map have shape {self.weights.shape}; frequencies {self.frequencies.shape},"
+                f" landmarks {self.landmarks.shape} and bias {self.bias.shape} want {expected}, and at least"
+                " one dimension in and out."
+            )
+        if len(self.landmarks) != self.width or not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
+            raise InputError(
+                f"Landmarks of a map have shape {self.landmarks.shape} and bandwidth {self.bandwidth};"
+                f" expected {self.width} dimensions and a positive number."
             )
 
     @property
@@ -119,22 +133,35 @@ class AlignmentMap:
         """Into `y`: a copy of it would cost half as much again."""
         vectors = Vectors.from_matrix(x, directions=True)
         with np.errstate(invalid="ignore", divide="ignore"):
-            np.matmul(features(vectors.normalized(None, "float32"), self.frequencies), self.weights, out=y)
+            np.matmul(self.features(vectors.normalized(None, "float32")), self.weights, out=y)
             y += self.bias
             if self.unit:
                 y /= np.sqrt(np.einsum("ij,ij->i", y, y))[:, None]
         y[~vectors.usable] = np.nan
 
+    def features(self, unit_rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[u, φ(u)] of unit rows (n, d), shape (n, d + 2m + L)."""
+        d, m = self.frequencies.shape
+        n_landmarks = self.landmarks.shape[1]
+        if not m and not n_landmarks:
+            return unit_rows
+        out = np.empty((len(unit_rows), d + 2 * m + n_landmarks), np.float32)
+        out[:, : d + 2 * m] = features(unit_rows, self.frequencies)
+        kernel = out[:, d + 2 * m :]
+        np.matmul(unit_rows, self.landmarks, out=kernel)
+        kernel -= 0.5 + 0.5 * np.einsum("ij,ij->j", self.landmarks, self.landmarks)
+        kernel *= np.float32(self.bandwidth**-2)
+        np.exp(kernel, out=kernel)
+        return out
+
     def save(self, file: str | Path | BinaryIO) -> None:
         """Write the map as one .npz: JSON and arrays, no pickle."""
-        header = json.dumps({"format": _FORMAT, "unit": self.unit, "about": self.about})
-        np.savez(
-            file,
-            header=np.frombuffer(header.encode(), np.uint8),
-            weights=self.weights,
-            bias=self.bias,
-            frequencies=self.frequencies,
-        )
+        header: dict[str, Any] = {"format": _FORMAT, "unit": self.unit, "about": self.about}
+        arrays = {"weights": self.weights, "bias": self.bias, "frequencies": self.frequencies}
+        if self.landmarks.size:
+            header |= {"format": _LANDMARKS_FORMAT, "bandwidth": self.bandwidth}
+            arrays["landmarks"] = self.landmarks
+        np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]  # the stub's allow_pickle
 
     def to_bytes(self) -> bytes:
         """What `save` writes, in memory."""
@@ -182,14 +209,16 @@ def load_map(file: str | Path | BinaryIO) -> AlignmentMap:
 def _read(stream: BinaryIO, name: str) -> AlignmentMap:
     try:
         parts = _members(stream)
-        header = json.loads(parts["header"].tobytes())
-        if header["format"] != _FORMAT:
-            raise InputError(f"{name}: map format {header['format']} is not known; expected {_FORMAT}.")
-        arrays = {part: parts[part] for part in _PARTS[1:]}
-        unit, about = header["unit"], header["about"]
-        if not isinstance(unit, bool) or not isinstance(about, dict):
-            raise ValueError("unit is to be true or false, and about an object")
-        return AlignmentMap(**arrays, unit=unit, about=_checked(about))
+        header = json.loads(parts.pop("header").tobytes())
+        if header["format"] not in (_FORMAT, _LANDMARKS_FORMAT):
+            raise InputError(
+                f"{name}: map format {header['format']} is not known; expected {_FORMAT} or"
+                f" {_LANDMARKS_FORMAT}. A newer spec-store may have written it."
+            )
+        unit, about, bandwidth = header["unit"], header["about"], header.get("bandwidth", 1.0)
+        if not isinstance(unit, bool) or not isinstance(about, dict) or type(bandwidth) is not float:
+            raise ValueError("unit is to be true or false, about an object, and bandwidth a number")
+        return AlignmentMap(**parts, bandwidth=bandwidth, unit=unit, about=_checked(about))
     except InputError:
         raise
     except _UNREADABLE as error:
@@ -206,7 +235,8 @@ def _members(stream: BinaryIO) -> dict[str, NDArray[Any]]:
     arrays = {}
     with zipfile.ZipFile(stream) as archive:
         stored = {info.filename: info for info in archive.infolist()}
-        for name in _PARTS:
+        optional = [name for name in ("landmarks",) if f"{name}.npy" in stored]
+        for name in (*_PARTS, *optional):
             info = stored[f"{name}.npy"]
             plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
             if not plain or info.file_size != info.compress_size or info.file_size > length:

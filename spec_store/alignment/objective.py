@@ -1,6 +1,9 @@
 """What alignment minimises on the normalised outputs f of a mini-batch, with its gradient.
 
-|K_f - K_b|²_F / n² + β SPEC-diff(f, b)² + μ (1 - mean cosine of f to its anchor)
+|K_f - K_b|²_F / n² + β SPEC-diff(f, b)² + κ |F Bᵀ - B Bᵀ|²_F / n² + μ (1 - mean cosine of f to its anchor)
+
+The first two see no rotation of f. The third, the cross term, is what searches see: queries come from the
+target model, so a row's cosine to them must be that of the target's own row.
 
 References
 ----------
@@ -32,6 +35,8 @@ class Terms:
         |K_f - K_b|²_F / n².
     spec
         SPEC-diff squared, the square of the eigenvalue of largest absolute value of (K_f - K_b)/n.
+    cross
+        |F Bᵀ - B Bᵀ|²_F / n².
     fidelity
         1 - mean cosine to the anchor.
     total
@@ -40,6 +45,7 @@ class Terms:
 
     kernel: float
     spec: float
+    cross: float
     fidelity: float
     total: float
 
@@ -58,12 +64,15 @@ class Objective:
         Weight of fidelity.
     bandwidths
         σ of the aligned and of the target rows, for the Gaussian kernel.
+    kappa
+        Weight of the cross term, for rows f in the target's space.
     """
 
     kernel: Literal["cosine", "gaussian"] = "cosine"
     beta: float = 0.1
     mu: float = 0.01
     bandwidths: tuple[float, float] = (1.0, 1.0)
+    kappa: float = 0.0
 
     def value_and_gradient(
         self, f: NDArray[Any], b: NDArray[Any], anchor: NDArray[Any]
@@ -77,9 +86,15 @@ class Objective:
         """
         measure = self._cosine if self.kernel == "cosine" else self._gaussian
         kernel, spec, gradient = measure(f, b)
-        fidelity = 1.0 - float(np.einsum("ij,ij->", f, anchor)) / len(f)
-        gradient -= (self.mu / len(f)) * anchor
-        return Terms(kernel, spec, fidelity, kernel + self.beta * spec + self.mu * fidelity), gradient
+        n, cross = len(f), 0.0
+        if self.kappa:
+            off = (f - b) @ (b.T @ b)
+            cross = float(np.einsum("ij,ij->", off, f - b)) / n**2
+            gradient += (2 * self.kappa / n**2) * off
+        fidelity = 1.0 - float(np.einsum("ij,ij->", f, anchor)) / n
+        gradient -= (self.mu / n) * anchor
+        total = kernel + self.beta * spec + self.kappa * cross + self.mu * fidelity
+        return Terms(kernel, spec, cross, fidelity, total), gradient
 
     def _cosine(self, f: NDArray[Any], b: NDArray[Any]) -> tuple[float, float, NDArray[Any]]:
         n = len(f)

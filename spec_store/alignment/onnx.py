@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -40,18 +42,35 @@ def to_onnx(map: AlignmentMap) -> bytes:
     m = map.frequencies.shape[1]
     constants = {"weights": map.weights, "bias": map.bias}
     nodes = [_unit(helper, "vectors", "unit")]
+    parts = ["unit"]
     if m:
         weights = map.weights.copy()
-        weights[map.width :] *= m**-0.5  # the scale of φ, which is cosines and sines alone here
+        weights[map.width : map.width + 2 * m] *= (
+            m**-0.5
+        )  # their scale: they are cosines and sines alone here
         constants |= {"weights": weights, "frequencies": map.frequencies}
         nodes += [
             helper.make_node("MatMul", ["unit", "frequencies"], ["angles"]),
             helper.make_node("Cos", ["angles"], ["cosines"]),
             helper.make_node("Sin", ["angles"], ["sines"]),
-            helper.make_node("Concat", ["unit", "cosines", "sines"], ["features"], axis=1),
         ]
+        parts += ["cosines", "sines"]
+    if map.landmarks.size:
+        scale = np.float32(map.bandwidth**-2)
+        half_sq = 0.5 + 0.5 * np.einsum("ij,ij->j", map.landmarks, map.landmarks)
+        constants |= {"landmarks": map.landmarks * scale, "offsets": half_sq * scale}
+        nodes += [
+            helper.make_node("MatMul", ["unit", "landmarks"], ["products"]),
+            helper.make_node("Sub", ["products", "offsets"], ["exponents"]),
+            helper.make_node("Exp", ["exponents"], ["kernel"]),
+        ]
+        parts.append("kernel")
+    inputs = "unit"
+    if len(parts) > 1:
+        inputs = "features"
+        nodes.append(helper.make_node("Concat", parts, [inputs], axis=1))
     output = "mapped" if map.unit else "aligned"
-    nodes.append(helper.make_node("Gemm", ["features" if m else "unit", "weights", "bias"], [output]))
+    nodes.append(helper.make_node("Gemm", [inputs, "weights", "bias"], [output]))
     if map.unit:
         nodes.append(_unit(helper, output, "aligned"))
     graph = helper.make_graph(

@@ -31,17 +31,21 @@ class AlignOptions:
     in_place
         The output stays in the source's space, near the source; otherwise it lies in the target's.
     kind
-        "affine", "lowrank" or "residual", see `spec_store.alignment.fit`; of several, the one that does best
-        on validation rows is written.
+        "kernel", "affine", "lowrank" or "residual", see `spec_store.alignment.fit.Kind`; of several, the one
+        that does best on validation rows is written. None is "kernel", or "affine" and "residual" in place.
     kernel
         Kernel of the objective: "cosine", or "gaussian" with automatic bandwidths.
     beta
         Weight of SPEC-diff² beside kernel matching.
+    cross
+        Weight of the similarities of mapped rows to the target's, which are what its queries see. Without
+        effect in place.
     fidelity
         Weight μ of staying near the target's vectors (near the source's own, in place). Of several, each is
         fitted and evaluated, and none is written.
     ridge
-        Penalty of the closed-form start, as a share of the mean variance.
+        Penalty of the closed forms, as a share of the mean variance; None chooses it by search overlap on
+        validation rows.
     fit
         Size and steps of the fit. Its fields can be given as keywords of `align` beside these.
     held_out
@@ -70,11 +74,12 @@ class AlignOptions:
     """
 
     in_place: bool = False
-    kind: tuple[Kind, ...] = ("affine", "residual")
+    kind: tuple[Kind, ...] | None = None
     kernel: Literal["cosine", "gaussian"] = "cosine"
     beta: float = 0.1
+    cross: float = 4.0
     fidelity: tuple[float, ...] = (0.01,)
-    ridge: float = 0.01
+    ridge: float | None = None
     fit: FitOptions = field(default_factory=FitOptions)
     held_out: float = 0.1
     judged_rows: int = 5000
@@ -94,10 +99,14 @@ class AlignOptions:
             given = getattr(self, name)
             if isinstance(given, (str, float, int)):
                 object.__setattr__(self, name, (given,))
-            if not getattr(self, name):
+            if given is not None and not getattr(self, name):
                 raise InputError(f"{name} is empty; expected one value or more.")
-        for kind in self.kind:
+        for kind in self.kinds:
             check_choice("kind", kind, get_args(Kind))
+        if self.in_place and "kernel" in self.kinds:
+            raise InputError(
+                "kind is 'kernel', which maps into the target's space; in place: affine, lowrank or residual."
+            )
         check_choice("kernel", self.kernel, ("cosine", "gaussian"))
         check_choice("on_missing", self.on_missing, ("error", "drop"))
         if not 0 < self.held_out < 1:
@@ -107,13 +116,20 @@ class AlignOptions:
         check_count("seed", self.seed, 0, LARGEST_SEED)
         if self.threads is not None:
             check_count("threads", self.threads, 1, MOST_THREADS)
-        for name, values in (("fidelity", self.fidelity), ("beta", (self.beta,)), ("ridge", (self.ridge,))):
+        ridge = () if self.ridge is None else (self.ridge,)
+        weights = ("beta", (self.beta,)), ("cross", (self.cross,)), ("fidelity", self.fidelity)
+        for name, values in (*weights, ("ridge", ridge)):
             for value in values:
                 check_number(name, value, 0, 1e6)
         if self.column is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.column, re.ASCII):
             raise InputError(
                 f"column is {self.column!r}; expected letters, digits and underscores, a letter first."
             )
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of map to fit."""
+        return self.kind or (("affine", "residual") if self.in_place else ("kernel",))
 
     @property
     def compares_fidelities(self) -> bool:

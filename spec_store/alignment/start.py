@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Linear", "PairMoments", "affine_start", "procrustes_start", "ridge_start"]
+__all__ = ["Linear", "PairMoments", "RidgePath", "affine_start", "procrustes_start", "ridge_start"]
 
 # Unit rows have a variance of 1 at most in all; rounding errors of float32 lie below this.
 _ROUNDING = 1e-8
@@ -40,33 +40,69 @@ class PairMoments:
     bb: NDArray[np.float64]
 
 
+class RidgePath:
+    """Affine least squares of b on a with a penalty, for any number of strengths.
+
+    Parameters
+    ----------
+    moments
+        Of the inputs a, which may be features of rows, and the outputs b.
+
+    Notes
+    -----
+    Cost: one eigendecomposition of a's covariance, O(d_a³); then O(d_a² d_b) for each strength.
+    """
+
+    def __init__(self, moments: PairMoments) -> None:
+        m = self.moments = moments
+        self.covariance = m.aa - np.outer(m.mean_a, m.mean_a)
+        values, directions = np.linalg.eigh(self.covariance)
+        held = values > _ROUNDING
+        self.values, self.basis = values[held], directions[:, held]
+        self._cross = self.basis.T @ (m.ab - np.outer(m.mean_a, m.mean_b))
+        self._mean_variance = float(np.trace(self.covariance)) / len(self.covariance)
+
+    def weights(self, strength: float) -> NDArray[np.float64]:
+        """In the basis of `basis`, for a penalty of `strength` times the mean variance of a."""
+        return np.asarray(self._cross / (self.values + strength * self._mean_variance)[:, None])
+
+    def at(self, strength: float) -> Linear:
+        """The regression of this strength."""
+        return self.linear(self.basis @ self.weights(strength))
+
+    def restored(self, strength: float, share: float = 1.0) -> Linear:
+        """The regression with a share of the variance restored that the penalty and the misfit took.
+
+        The predictions are moved by the optimal transport between the two Gaussians, which gives them b's
+        covariance and turns them as little as can be; a shrunken column would be nearly all mean once its
+        rows are scaled to unit length.
+        """
+        weights = self.weights(strength)
+        moved = self.basis @ (
+            weights @ ((1 - share) * np.eye(weights.shape[1]) + share * self.transport(weights))
+        )
+        return self.linear(moved)
+
+    def transport(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The matrix (d_b, d_b) that gives predictions the covariance of b, for weights in the basis."""
+        m = self.moments
+        predicted = weights.T @ (self.values[:, None] * weights)
+        root, inverse_root = _power(predicted, 0.5), _power(predicted, -0.5)
+        return inverse_root @ _power(root @ (m.bb - np.outer(m.mean_b, m.mean_b)) @ root, 0.5) @ inverse_root
+
+    def linear(self, weights: NDArray[np.float64]) -> Linear:
+        """With the bias that lets the mean of a become the mean of b."""
+        return Linear(weights, self.moments.mean_b - self.moments.mean_a @ weights)
+
+
 def ridge_start(moments: PairMoments, ridge: float) -> Linear:
     """Affine least squares with a penalty of `ridge` times the mean variance of a."""
-    m = moments
-    c_aa = m.aa - np.outer(m.mean_a, m.mean_a)
-    c_ab = m.ab - np.outer(m.mean_a, m.mean_b)
-    values, directions = np.linalg.eigh(c_aa)
-    held = values > _ROUNDING
-    basis = directions[:, held]
-    penalized = values[held] + ridge * np.trace(c_aa) / len(c_aa)
-    weights = basis @ ((basis.T @ c_ab) / penalized[:, None])
-    return Linear(weights, m.mean_b - m.mean_a @ weights)
+    return RidgePath(moments).at(ridge)
 
 
 def affine_start(moments: PairMoments, ridge: float) -> Linear:
-    """`ridge_start` with the variance restored that the penalty and the misfit took.
-
-    The predictions are moved by the optimal transport between the two Gaussians, which gives them b's
-    covariance and turns them as little as can be; a shrunken column would be nearly all mean once its rows
-    are scaled to unit length.
-    """
-    weights = ridge_start(moments, ridge).weights
-    m = moments
-    c_yy = weights.T @ (m.aa - np.outer(m.mean_a, m.mean_a)) @ weights
-    c_bb = m.bb - np.outer(m.mean_b, m.mean_b)
-    root, inverse_root = _power(c_yy, 0.5), _power(c_yy, -0.5)
-    restored = weights @ inverse_root @ _power(root @ c_bb @ root, 0.5) @ inverse_root
-    return Linear(restored, m.mean_b - m.mean_a @ restored)
+    """`ridge_start` with the variance restored, see `RidgePath.restored`."""
+    return RidgePath(moments).restored(ridge)
 
 
 def procrustes_start(moments: PairMoments) -> Linear:

@@ -28,12 +28,13 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 from .text import format_number
 
 if TYPE_CHECKING:
-    from ..alignment.evaluate import ClusterEvaluation, Evaluation
     from ..connector import Location
     from ..workflows.align import Alignment
     from ..workflows.gate import Gate
 
-_MOST_CLUSTERS = 12
+_MOST_CLUSTERS = 10
+# With fewer test rows the capture of a cluster says little.
+_LEAST_ROWS = 20
 
 
 @main.command()
@@ -93,12 +94,12 @@ _MOST_CLUSTERS = 12
     "Map and objective",
     click.option(
         "--kind",
-        type=ListOf(str, "affine|lowrank|residual,…"),
-        metavar="affine|lowrank|residual,…",
-        default="affine,residual",
-        show_default=True,
-        help="Kinds of map to fit; the one that is best on the validation rows is written. residual is affine"
-        " plus a nonlinear part.",
+        type=ListOf(str, "kernel|affine|lowrank|residual,…"),
+        metavar="kernel|affine|lowrank|residual,…",
+        help="Kinds of map to fit; the one that is best on the validation rows is written. kernel is a ridge"
+        " regression on the vectors and Nystroem features, its variance restored, then polished by the"
+        " objective; the others are fitted by the objective alone. Default: kernel; with --in-place"
+        " affine,residual.",
     ),
     click.option(
         "--kernel",
@@ -115,6 +116,14 @@ _MOST_CLUSTERS = 12
         help="Weight β of SPEC-diff² in the objective.",
     ),
     click.option(
+        "--cross",
+        type=float,
+        default=4.0,
+        show_default=True,
+        help="Weight in the objective of the similarities of mapped rows to the target's rows, which are what"
+        " its queries see. Without effect with --in-place.",
+    ),
+    click.option(
         "--fidelity",
         type=ListOf(float, "μ,…"),
         metavar="μ,…",
@@ -126,9 +135,15 @@ _MOST_CLUSTERS = 12
     click.option(
         "--ridge",
         type=float,
-        default=0.01,
+        help="Ridge penalty, as a share of the mean variance. Default: chosen by search overlap on validation"
+        " rows.",
+    ),
+    click.option(
+        "--n-landmarks",
+        type=int,
+        default=1000,
         show_default=True,
-        help="Ridge penalty of the closed-form map that the fit starts from.",
+        help="Number of landmarks of kernel maps.",
     ),
     click.option(
         "--rank", type=int, default=32, show_default=True, help="Rank of the correction in lowrank maps."
@@ -144,17 +159,26 @@ _MOST_CLUSTERS = 12
 @headed(
     "Fit and evaluation",
     click.option(
-        "--steps", type=int, default=400, show_default=True, help="Number of mini-batches in the fit."
+        "--fit-rows",
+        type=int,
+        default=100_000,
+        show_default=True,
+        help="Maximum number of training rows that a kernel map is fitted on, a seeded share of them.",
     ),
     click.option(
-        "--minibatch-rows", type=int, default=2048, show_default=True, help="Rows in each mini-batch."
+        "--steps",
+        type=int,
+        help="Number of mini-batches in the fit. Default: 40 to polish a kernel map, 400 for other kinds.",
+    ),
+    click.option(
+        "--minibatch-rows",
+        type=int,
+        help="Rows in each mini-batch. Default: 1,024, or 2,048 for other kinds.",
     ),
     click.option(
         "--learning-rate",
         type=float,
-        default=1e-3,
-        show_default=True,
-        help="Learning rate of the Adam optimiser.",
+        help="Learning rate of the Adam optimiser. Default: 0.003, or 0.001 for other kinds.",
     ),
     click.option(
         "--held-out",
@@ -244,43 +268,31 @@ def publish(run: Alignment, *, write: bool, index: bool = False) -> tuple[Alignm
 
 
 def print_alignment(run: Alignment, given: tuple[str, str], export: str | None = None) -> None:
-    """Figures of all maps, and per cluster of the chosen one; what was written; the columns as given."""
+    """A headline, figures of all maps, the clusters carried over worst, and what was written."""
     a, b = run.columns
     n = run.record.counts
+    _print_headline(run)
     echo(
-        f"{a} to {b}: {n['n_train']:,} training rows; evaluated on {n['n_judged']:,} of"
-        f" {n['n_held_out']:,} test rows"
+        f"Figures of {n['n_judged']:,} of {n['n_held_out']:,} test rows; fitted on {n['n_fitted']:,} of"
+        f" {n['n_train']:,} training rows."
     )
-    figures = ["recall@1", "recall@10", f"as {a}", f"as {b}", f"cos {a}", f"cos {b}"]
-    header = ["map", "SPEC-diff", "distance", *figures, "λ map", f"λ {b}"]
+    header = ["map", "search@10", "95% interval", "mismatch", "SPEC-diff", "distance"]
+    header += ["twin@1", "twin@10", f"cos {a}", f"cos {b}"]
     body = []
     for i, j in enumerate(run.evaluations):
-        ends = [" ".join(format_number(v) for v in end[:3]) for end in j.eigenvalues]
         name = f"{j.name} *" if i == run.chosen and not run.options.compares_fidelities else j.name
-        whole = format_number(j.spec_diff), format_number(j.distance)
-        body.append([name, *whole, *(_share(v) for v in _row_figures(j)), *ends])
-    echo_table(header, body, right=range(1, 9))
+        whole = _share(j.mismatch_mass), format_number(j.spec_diff), format_number(j.distance)
+        rows = j.recall_1, j.recall_10, j.cosine_source, j.cosine_target
+        body.append([name, _share(j.search_10), _interval(j.search_interval), *whole, *map(_share, rows)])
+    echo_table(header, body, right=range(1, 10))
+    wanted = f"{a}'s own" if run.options.in_place else f"{b}'s"
     echo(
-        f"distance: root mean square difference of the kernel values of the map and of {b}; recall: share of"
-        f" rows\nwhose own vector in {b} is among the nearest; as {a}, as {b}: share of the 10 nearest"
-        f" neighbours\nthat a row also has in {a}, in {b}; cos: mean cosine; λ: leading eigenvalues, for"
-        f" groups of the map and of {b}."
+        f"search: of {wanted} 10 nearest rows to a query, the share among the map's 10 nearest; mismatch:"
+        f" share of\nrows in {b}'s clusters times the capture that is missing; twin: the share of rows whose"
+        f" own {b} vector\nis nearest, or among 10; distance: root mean square difference of kernel values."
     )
     if run.after.clusters and not run.options.compares_fidelities:
-        echo(f"By SPEC cluster, for the map marked *; recovered: share of the gap from {a} to {b} closed.")
-        header = ["cluster", "test rows", f"in {a}", f"in {b}", "in map", "recovered"]
-        body = [
-            [str(c.cluster), str(c.n_rows), *(format_number(v) for v in c.held), _share(c.recovered)]
-            + [_share(v) for v in _row_figures(c)]
-            for c in run.after.clusters
-            if c.cluster < _MOST_CLUSTERS or c.lost
-        ]
-        echo_table(header + figures, body, right=range(12))
-        if len(body) < len(run.after.clusters):
-            echo(f"… and {len(run.after.clusters) - len(body)} weaker clusters, see --json.")
-        lost = ", ".join(str(c.cluster) for c in run.after.clusters if c.lost)
-        if lost:
-            echo(f"Not recoverable from {a} by this map, though {b} groups them: cluster {lost}.")
+        _print_clusters(run)
     if export:
         from ..alignment.onnx import is_onnx
 
@@ -301,15 +313,61 @@ def print_alignment(run: Alignment, given: tuple[str, str], export: str | None =
         echo("No column was written.")
 
 
-def _row_figures(found: Evaluation | ClusterEvaluation) -> tuple[float, ...]:
-    """Averages over rows: the same columns for a map and for a cluster."""
-    retrieval = found.recall_1, found.recall_10
-    overlaps = found.overlap_source, found.overlap_target
-    return (*retrieval, *overlaps, found.cosine_source, found.cosine_target)
+def _print_headline(run: Alignment) -> None:
+    a, b = run.columns
+    before, after = run.before, run.after
+    if run.options.compares_fidelities:
+        echo(f"{a} to {b}: {len(run.options.fidelity)} fidelities to compare; none is written.")
+    elif run.options.in_place:
+        echo(
+            f"{a} with {b}'s clusters: queries of {a} find {after.search_10:.0%} of the 10 rows they find"
+            f" now; SPEC-diff to {b} {format_number(before.spec_diff)} → {format_number(after.spec_diff)}."
+        )
+    else:
+        echo(
+            f"{a} to {b}: a query of {b} finds {after.search_10:.0%} of the 10 rows in mapped vectors that it"
+            f" would\nfind in re-embedded ones; queries and rows of {a} find {before.search_10:.0%} of them."
+        )
+    if after.mismatch_mass == after.mismatch_mass and not run.options.compares_fidelities:
+        echo(
+            f"{b}'s clusters that {a} does not group: mismatch {before.mismatch_mass:.3f} →"
+            f" {after.mismatch_mass:.3f}."
+        )
+
+
+def _print_clusters(run: Alignment) -> None:
+    """Those that the target groups and the map carries over worst; which it does not."""
+    a, b = run.columns
+    gaps = [c for c in run.after.clusters if c.of_target and c.recovered == c.recovered]
+    own = sorted((c for c in gaps if c.n_rows >= _LEAST_ROWS), key=lambda c: c.recovered)
+    if own:
+        echo(
+            f"Capture of {b}'s clusters, the worst first; recovered: share of the gap from {a} to {b} closed."
+        )
+        header = ["cluster", "test rows", f"in {a}", f"in {b}", "in map", "recovered", "search@10"]
+        body = [
+            [str(c.cluster), f"{c.n_rows:,}", *(_share(v) for v in (*c.capture, c.recovered, c.search_10))]
+            for c in own[:_MOST_CLUSTERS]
+        ]
+        echo_table(header, body, right=range(7))
+    if len(own) > _MOST_CLUSTERS:
+        echo(f"… and {len(own) - _MOST_CLUSTERS} that are carried over better, see --json.")
+    if len(own) < len(gaps):
+        echo(
+            f"{len(gaps) - len(own)} clusters have fewer than {_LEAST_ROWS} test rows, too few for figures:"
+            " raise --held-out."
+        )
+    lost = ", ".join(str(c.cluster) for c in own if c.lost)
+    if lost:
+        echo(f"Not recoverable from {a} by this map, though {b} groups them: cluster {lost}.")
 
 
 def _share(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 @main.command()

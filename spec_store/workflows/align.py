@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ..alignment.evaluate import Evaluation, Evaluator
+from ..alignment.kernel import fit_features
 from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.onnx import is_onnx, to_onnx
 from ..alignment.options import AlignOptions
@@ -27,13 +29,16 @@ from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_annotation, aligned_schema
 from .annotated import check_own, held_comparisons
-from .fitting import closed_forms, fit_all
-from .pairs import Gathered, PairReader, column_widths, gather
+from .fitting import fit_all
+from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
 from .passes import one_blas_thread
 
 __all__ = ["Alignment", "align", "check_alignment"]
 
 _VALIDATION_ROWS = 2048
+# Landmarks are fitted, and maps polished, on this many rows.
+_SAMPLED_ROWS = 10_000
+_SMALL_PRODUCTS = 512
 _FEWEST_ROWS = 12
 _INDEX_QUERIES = 200
 _NOT_RECORDED = "the run is not recorded: keep the map with --export."
@@ -345,33 +350,57 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     reader = PairReader(
         task.source, pair, task.widths, options.held_out, options.seed, options.where, options.batch_rows
     )
-    members = _members_column(task.source, pair)
+    held = next(iter(held_comparisons(task.source, columns=pair)), None)
+    members = f"{held.prefix}_clusters" if held else None
+    split = Split.of(reader, task.n_rows, validation_rows=_VALIDATION_ROWS, held_out_rows=options.judged_rows)
+    features, sample = None, None
+    workers = options.threads or usable_cores()
+    if task.map is None and "kernel" in options.kinds:
+        progress("sample", 0, _SAMPLED_ROWS)
+        with timed(seconds, "sample"), one_blas_thread():
+            sample = training_sample(reader, split, _SAMPLED_ROWS)
+            progress("sample", _SAMPLED_ROWS, _SAMPLED_ROWS)
+            if len(sample.a):
+                features = fit_features(
+                    sample.a, pair[0], options.fit.n_landmarks, seed=options.seed, threads=workers
+                )
+    fit_rows = options.fit.fit_rows if set(options.kinds) == {"kernel"} else None
     progress("moments", 0, task.n_rows)
     with timed(seconds, "moments"), one_blas_thread():
         found = gather(
             reader,
-            task.n_rows,
-            validation_rows=_VALIDATION_ROWS,
-            held_out_rows=options.judged_rows,
+            split,
+            features=features,
+            share=min(1.0, (fit_rows or np.inf) / max(task.n_rows * (1 - split.skip), 1)),
             members=members,
             progress=lambda rows: progress("moments", rows, task.n_rows),
-            workers=options.threads or usable_cores(),
+            workers=workers,
         )
     _check_rows(task.source, found, options)
     evaluator = Evaluator(
-        found.held_out.a, found.held_out.b, members=_members(found), to_target=not options.in_place
+        found.held_out.a,
+        found.held_out.b,
+        members=_members(found),
+        of_target=[c.cluster for c in held.clusters if c.side == pair[1]] if held else [],
+        to_target=not options.in_place,
     )
+    maps = {} if task.map is None else {"given": task.map}
     chosen = 1
     if task.map is None:
-        n_fitted = options.fit.steps * min(options.fit.minibatch_rows, found.n_train)
+        n_fitted = _descent_rows(options, found)
         progress("fit", 0, n_fitted)
-        with timed(seconds, "fit"):
-            fits = fit_all(reader, found, options, lambda rows: progress("fit", rows, n_fitted))
-        chosen += int(np.argmin([f.terms.total for f in fits.values()]))
-        maps = {name: f.map for name, f in fits.items()} | closed_forms(found, options)
-    else:
-        maps = {"given": task.map}
-    with timed(seconds, "evaluate"):
+        with timed(seconds, "fit"), threadpool_limits(_blas_threads(task, options), user_api="blas"):
+            fits = fit_all(
+                reader,
+                found,
+                options,
+                features=features,
+                sample=sample,
+                progress=lambda rows: progress("fit", rows, n_fitted),
+            )
+        maps = fits.maps
+        chosen += list(maps).index(fits.chosen)
+    with timed(seconds, "evaluate"), one_blas_thread():
         evaluations = [evaluator.before()]
         evaluations += [
             evaluator.after(name, normalize_rows(m.transform(found.held_out.a))) for name, m in maps.items()
@@ -382,6 +411,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     after = evaluations[chosen]
     counts = {
         "n_train": found.n_train,
+        "n_fitted": found.n_fitted,
         "n_aside": len(found.validation.a),
         "n_held_out": found.n_held_out,
         "n_judged": len(found.held_out.a),
@@ -417,10 +447,21 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     )
 
 
-def _members_column(source: Source, pair: tuple[str, str]) -> str | None:
-    """The column of cluster lists of the newest comparison of these columns that the source holds."""
-    held = held_comparisons(source, columns=pair)
-    return f"{held[0].prefix}_clusters" if held else None
+def _blas_threads(task: _Task, options: AlignOptions) -> int:
+    """Threads of products of the fit: on small ones they wait for each other more than they work."""
+    return options.threads or usable_cores() if max(task.widths) > _SMALL_PRODUCTS else 1
+
+
+def _descent_rows(options: AlignOptions, found: Gathered) -> int:
+    """Rows in all mini-batches, for the progress bar."""
+    n_rows = 0
+    for polish in (True, False):
+        if any((kind == "kernel") == polish for kind in options.kinds):
+            descent = options.fit.descent(polish=polish)
+            available = min(found.n_train, _SAMPLED_ROWS) if polish else found.n_train
+            n_fits = len(options.fidelity) if polish else 1
+            n_rows += n_fits * descent.steps * min(descent.rows, available)
+    return n_rows
 
 
 def _members(found: Gathered) -> dict[int, NDArray[np.bool_]]:

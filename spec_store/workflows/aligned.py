@@ -64,7 +64,7 @@ def aligned_annotation(
 
 
 def _token(map: AlignmentMap, name: str) -> str:
-    h = hashlib.blake2b(f"{name} {map.unit}".encode(), digest_size=12)
-    for array in (map.weights, map.bias, map.frequencies):
+    h = hashlib.blake2b(f"{name} {map.unit} {map.bandwidth}".encode(), digest_size=12)
+    for array in (map.weights, map.bias, map.frequencies, map.landmarks):
         h.update(np.ascontiguousarray(array).tobytes())
     return h.hexdigest()

@@ -2,81 +2,235 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..alignment.fit import Fitted, Fitting
+from ..alignment.fit import Fitting, Kind, Pair
+from ..alignment.kernel import Candidate, Features, Validation, best_candidate, strongest
 from ..alignment.maps import AlignmentMap
 from ..alignment.objective import Objective
 from ..alignment.options import AlignOptions
-from ..alignment.start import Linear, affine_start, procrustes_start, ridge_start
+from ..alignment.start import Linear, RidgePath, procrustes_start
 from ..spectral.bandwidth import auto_bandwidths
 from .pairs import Gathered, PairReader, mini_batches
 
-__all__ = ["closed_forms", "fit_all"]
+__all__ = ["Fits", "fit_all"]
+
+_SHARES = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """All maps that were fitted.
+
+    Attributes
+    ----------
+    maps
+        By name: the kinds asked for first, then what they are compared with.
+    chosen
+        The name of the one to write.
+    """
+
+    maps: dict[str, AlignmentMap]
+    chosen: str
 
 
 def fit_all(
-    reader: PairReader, found: Gathered, options: AlignOptions, progress: Callable[[int], None]
-) -> dict[str, Fitted]:
-    """By name, a fit of every kind with every fidelity asked for, all on the same mini-batches."""
-    bandwidths = _bandwidths(found, reader, options)
-    fits = {
-        f"{kind}, fidelity {mu:g}" if options.compares_fidelities else kind: Fitting(
-            _start(found, options),
-            found.validation,
-            Objective(options.kernel, options.beta, mu, bandwidths),
-            kind,
-            options.fit,
-            in_place=options.in_place,
+    reader: PairReader,
+    found: Gathered,
+    options: AlignOptions,
+    *,
+    features: Features | None,
+    sample: Pair | None,
+    progress: Callable[[int], None],
+) -> Fits:
+    """Every kind with every fidelity asked for, on the same rows.
+
+    Parameters
+    ----------
+    features, sample
+        For a "kernel" map, the features that the moments hold, and training rows to polish it on.
+    """
+    task = _Task(reader, found, options, progress)
+    fits: dict[str, AlignmentMap] = {}
+    others: dict[str, AlignmentMap] = {}
+    if features is not None and sample is not None:
+        kernel = _KernelFit(task, features, sample)
+        for mu in options.fidelity:
+            fits[task.name("kernel", mu)] = kernel.polished(mu)
+        others |= kernel.curve()
+    fits |= task.descended()
+    candidates = [
+        Candidate(name, m, task.judge.search_overlap(y), task.judge.spec_diff(y))
+        for name, m in (fits | others).items()
+        for y in [m.transform(found.validation.a)]
+    ]
+    others |= {} if options.in_place else task.closed_forms()
+    return Fits(fits | others, candidates[best_candidate(candidates)].name)
+
+
+@dataclass
+class _Task:
+    reader: PairReader
+    found: Gathered
+    options: AlignOptions
+    progress: Callable[[int], None]
+
+    @cached_property
+    def judge(self) -> Validation:
+        a, b = self.found.validation
+        return Validation(a if self.options.in_place else b, b)
+
+    @cached_property
+    def path(self) -> RidgePath:
+        return RidgePath(self.found.moments)
+
+    @cached_property
+    def strength(self) -> float:
+        return self.strength_of(self.path, self.found.validation.a)
+
+    def strength_of(self, path: RidgePath, inputs: NDArray[np.float32]) -> float:
+        return strongest(path, inputs, self.judge) if self.options.ridge is None else self.options.ridge
+
+    @cached_property
+    def bandwidths(self) -> tuple[float, float]:
+        """σ of output and target: the target's for both where the output is to lie in its space."""
+        if self.options.kernel == "cosine":
+            return 1.0, 1.0
+        samples = (rows.astype(np.float64) for rows in self.found.validation)
+        columns = dict(zip(self.reader.columns, samples, strict=True))
+        sigma_a, sigma_b = auto_bandwidths(columns).values
+        return (sigma_a if self.options.in_place else sigma_b), sigma_b
+
+    def objective(self, mu: float) -> Objective:
+        o = self.options
+        return Objective(o.kernel, o.beta, mu, self.bandwidths, 0.0 if o.in_place else o.cross)
+
+    def name(self, kind: Kind, mu: float) -> str:
+        return f"{kind}, fidelity {mu:g}" if self.options.compares_fidelities else kind
+
+    def descended(self) -> dict[str, AlignmentMap]:
+        """By name, the maps that are fitted over mini-batches."""
+        options = self.options
+        kinds = [kind for kind in options.kinds if kind != "kernel"]
+        if not kinds:
+            return {}
+        fits = {
+            self.name(kind, mu): Fitting(
+                self._start(),
+                self.found.validation,
+                self.objective(mu),
+                kind,
+                options.fit,
+                in_place=options.in_place,
+                seed=options.seed,
+            )
+            for kind in kinds
+            for mu in options.fidelity
+        }
+        descent = options.fit.descent(polish=False)
+        batches = mini_batches(
+            self.reader,
+            self.found.n_train,
+            skip=self.found.skip,
+            steps=descent.steps,
+            rows=descent.rows,
             seed=options.seed,
         )
-        for kind in options.kind
-        for mu in options.fidelity
-    }
-    batches = mini_batches(
-        reader,
-        found.n_train,
-        skip=found.skip,
-        steps=options.fit.steps,
-        rows=options.fit.minibatch_rows,
-        seed=options.seed,
-    )
-    for _, batch in zip(range(options.fit.steps), batches, strict=False):
-        for fitting in fits.values():
+        for _, batch in zip(range(descent.steps), batches, strict=False):
+            for fitting in fits.values():
+                fitting.step(batch)
+            self.progress(len(batch.a))
+        return {name: fitting.result().map for name, fitting in fits.items()}
+
+    def _start(self) -> Linear:
+        if self.options.in_place:
+            d = len(self.found.moments.mean_a)
+            return Linear(np.eye(d), np.zeros(d))
+        return self.path.restored(self.strength)
+
+    def closed_forms(self) -> dict[str, AlignmentMap]:
+        """By name, the linear maps that need no fit."""
+        return {
+            "ridge": _linear(self.path.at(self.strength)),
+            "procrustes": _linear(procrustes_start(self.found.moments)),
+        }
+
+
+class _KernelFit:
+    """Ridge regression on features, its strength chosen, its variance restored, and the rest polished.
+
+    The polish is of what follows the regression, a matrix (d_b, d_b): predictions of sampled rows are
+    computed once, and a step costs no features.
+    """
+
+    def __init__(self, task: _Task, features: Features, sample: Pair) -> None:
+        assert task.found.feature_moments is not None
+        self._task, self._features, self._sample = task, features, sample
+        path = self._path = RidgePath(task.found.feature_moments)
+        inputs = features.of(task.found.validation.a)
+        self._strength = task.strength_of(path, inputs)
+        self._weights = path.weights(self._strength)
+        self._transport = path.transport(self._weights)
+        self._validation = self._predictions(inputs)
+
+    def _predictions(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of validation or sampled rows, centred."""
+        weights = self._path.basis @ self._weights
+        return np.asarray(
+            inputs @ weights.astype(np.float32) - (self._path.moments.mean_a @ weights), np.float32
+        )
+
+    def polished(self, mu: float) -> AlignmentMap:
+        """From full variance on, by the objective with this fidelity."""
+        task, mean = self._task, self._path.moments.mean_b
+        fitting = Fitting(
+            Linear(self._transport, mean),
+            Pair(self._validation, task.found.validation.b),
+            task.objective(mu),
+            "affine",
+            task.options.fit,
+            in_place=False,
+            seed=task.options.seed,
+            polish=True,
+        )
+        for batch in self._batches():
             fitting.step(batch)
-        progress(len(batch.a))
-    return {name: fitting.result() for name, fitting in fits.items()}
+            task.progress(len(batch.a))
+        result = fitting.result().map
+        return self._composed(result.weights.astype(np.float64), result.bias.astype(np.float64))
 
+    def _batches(self) -> Iterator[Pair]:
+        descent = self._task.options.fit.descent(polish=True)
+        predictions = np.concatenate(
+            [
+                self._predictions(self._features.of(self._sample.a[i : i + 2048]))
+                for i in range(0, len(self._sample.a), 2048)
+            ]
+        )
+        rng = np.random.default_rng([self._task.options.seed, descent.steps])
+        for _ in range(descent.steps):
+            at = rng.choice(len(predictions), size=min(descent.rows, len(predictions)), replace=False)
+            yield Pair(predictions[at], self._sample.b[at])
 
-def closed_forms(found: Gathered, options: AlignOptions) -> dict[str, AlignmentMap]:
-    """By name, the maps into the target's space that need no fit; none in place."""
-    if options.in_place:
-        return {}
-    return {
-        "ridge": _linear(ridge_start(found.moments, options.ridge)),
-        "ridge, variance restored": _linear(affine_start(found.moments, options.ridge)),
-        "procrustes": _linear(procrustes_start(found.moments)),
-    }
+    def curve(self) -> dict[str, AlignmentMap]:
+        """By name, with shares of the variance restored: from the best neighbours to the lowest SPEC-diff."""
+        one = np.eye(len(self._transport))
+        mean = self._path.moments.mean_b
+        return {
+            f"kernel, variance {share:.0%}": self._composed((1 - share) * one + share * self._transport, mean)
+            for share in _SHARES
+        }
 
-
-def _start(found: Gathered, options: AlignOptions) -> Linear:
-    if options.in_place:
-        d = len(found.moments.mean_a)
-        return Linear(np.eye(d), np.zeros(d))
-    return affine_start(found.moments, options.ridge)
+    def _composed(self, matrix: NDArray[np.float64], bias: NDArray[np.float64]) -> AlignmentMap:
+        weights = self._path.basis @ (self._weights @ matrix)
+        return self._features.to_map(Linear(weights, bias - self._path.moments.mean_a @ weights))
 
 
 def _linear(linear: Linear) -> AlignmentMap:
     weights, bias = (np.asarray(part, np.float32) for part in linear)
     return AlignmentMap(weights, bias, np.zeros((len(weights), 0), np.float32))
-
-
-def _bandwidths(found: Gathered, reader: PairReader, options: AlignOptions) -> tuple[float, float]:
-    """σ of output and target: the target's for both where the output is to lie in its space."""
-    if options.kernel == "cosine":
-        return 1.0, 1.0
-    samples = (rows.astype(np.float64) for rows in found.validation)
-    sigma_a, sigma_b = auto_bandwidths(dict(zip(reader.columns, samples, strict=True))).values
-    return (sigma_a if options.in_place else sigma_b), sigma_b

@@ -11,20 +11,32 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..alignment.fit import LARGEST_MINIBATCH, Pair
+from ..alignment.kernel import Features
 from ..alignment.start import PairMoments
-from ..connector import Source, find_field
-from ..keys import hash_keys
+from ..connector import Source, find_field, take_sample
+from ..keys import hash_keys, smallest_hashes
 from ..spectral.covariance import BatchSums, CovarianceAccumulator
 from ..spectral.features import CosineMap
 from ..stores.streaming import even_batches, ordered_map
 from ..stores.vectors import InvalidRows, Vectors, decode, is_vector, vector_width
 
-__all__ = ["SPLIT_SEED", "DecodedPair", "Gathered", "PairReader", "column_widths", "gather", "mini_batches"]
+__all__ = [
+    "SPLIT_SEED",
+    "DecodedPair",
+    "Gathered",
+    "PairReader",
+    "Split",
+    "column_widths",
+    "gather",
+    "mini_batches",
+    "training_sample",
+]
 
 # The split must be the same wherever a map is evaluated again.
 SPLIT_SEED = 271_828
 _DRAW_SEED = 314_159
 _BUFFER_ROWS = LARGEST_MINIBATCH
+_KEY_ROWS = 1 << 16
 
 
 def column_widths(source: Source, pair: tuple[str, str]) -> tuple[int, int]:
@@ -91,6 +103,58 @@ class DecodedPair:
         return Pair(a, b)
 
 
+@dataclass(frozen=True)
+class Split:
+    """Which rows are for what, by their uniform numbers: first test rows, then validation rows, then
+    training.
+
+    Attributes
+    ----------
+    held_out
+        Below it lie test rows,
+    test
+        and below this, no larger, those on which maps are evaluated.
+    skip
+        From here on rows are for training.
+    """
+
+    held_out: float
+    test: float
+    skip: float
+
+    @classmethod
+    def of(cls, reader: PairReader, n_rows: int, *, validation_rows: int, held_out_rows: int) -> Split:
+        """For about so many rows of either kind; a tenth of the rest at most for validation."""
+        held_out = reader.held_out
+        test = min(held_out, held_out_rows / max(n_rows, 1))
+        skip = held_out + min((1 - held_out) * 0.1, validation_rows / max(n_rows, 1))
+        return cls(held_out, test, skip)
+
+
+def training_sample(reader: PairReader, split: Split, n: int) -> Pair:
+    """At most `n` training rows, or about as many: those of the smallest hashes. Cost: a pass over the
+    keys."""
+    drawn = int(1.05 * n / (1 - split.skip)) + 1
+    keys = (
+        (b.column(0), b.column(0))
+        for b in reader.source.batches([], where=reader.where, batch_rows=_KEY_ROWS)
+    )
+    chosen, positions = smallest_hashes(keys, drawn, _DRAW_SEED + reader.seed)
+    if not len(chosen):
+        return _joined([], reader.widths)
+    training = np.flatnonzero(reader.uniform(chosen) >= split.skip)[:n]
+    table = take_sample(
+        reader.source,
+        chosen.take(pa.array(training)),
+        positions[training],
+        list(reader.columns),
+        reader.where,
+    )
+    return _joined(
+        [reader.decoded(b).unit_rows(np.ones(len(b), bool)) for b in table.to_batches()], reader.widths
+    )
+
+
 @dataclass
 class Gathered:
     """What one pass over the rows gives.
@@ -98,9 +162,11 @@ class Gathered:
     Attributes
     ----------
     moments
-        Of the training rows.
-    n_train, n_held_out
-        Usable rows for training and for the test.
+        Of the training rows that the fit is to see; of their vectors as they are.
+    feature_moments
+        The same of their features; None where none were asked for.
+    n_train, n_fitted, n_held_out
+        Usable rows for training, those of them in the moments, and those for the test.
     validation, held_out
         Pairs of unit rows: validation rows, on which steps are compared, and a sample of the test rows.
     skip
@@ -112,7 +178,9 @@ class Gathered:
     """
 
     moments: PairMoments
+    feature_moments: PairMoments | None
     n_train: int
+    n_fitted: int
     n_held_out: int
     validation: Pair
     held_out: Pair
@@ -123,34 +191,48 @@ class Gathered:
 
 def gather(
     reader: PairReader,
-    n_rows: int,
+    split: Split,
     *,
-    validation_rows: int,
-    held_out_rows: int,
+    features: Features | None = None,
+    share: float = 1.0,
     members: str | None,
     progress: Callable[[int], None],
     workers: int,
 ) -> Gathered:
     """One pass: the training rows' moments, and seeded samples of the other two kinds.
 
+    Parameters
+    ----------
+    features
+        What of the source the moments are to hold beside its vectors.
+    share
+        Of the training rows, the seeded share whose moments are taken.
+
+    Notes
+    -----
     Memory: O(d²), and the two samples, whose sizes hold on average.
     """
-    maps = [CosineMap(c, w, True, "float32") for c, w in zip(reader.columns, reader.widths, strict=True)]
-    acc = CovarianceAccumulator(maps)
-    test = min(reader.held_out, held_out_rows / max(n_rows, 1))
-    checked = reader.held_out + min((1 - reader.held_out) * 0.1, validation_rows / max(n_rows, 1))
+    own, target = (
+        CosineMap(c, w, True, "float32") for c, w in zip(reader.columns, reader.widths, strict=True)
+    )
+    acc = CovarianceAccumulator([own, *([features.nystroem] if features else []), target])
 
-    def split(batch: pa.RecordBatch) -> _Part:
+    def part(batch: pa.RecordBatch) -> _Part:
         at = reader.uniform(batch.column(0))
         pair = reader.decoded(batch)
         invalid = InvalidRows()
         invalid.update(batch.column(0), pair.vectors)
-        sampled = pair.usable & (at < test)
+        sampled = pair.usable & (at < split.test)
+        training = at >= split.skip
+        fitted = training
+        if share < 1:
+            fitted = training & (hash_keys(batch.column(0), _DRAW_SEED + reader.seed) / 2.0**64 < share)
         return _Part(
             n_rows=len(batch),
-            n_held_out=int((pair.usable & (at < reader.held_out)).sum()),
-            training=acc.batch_sums(acc.columns(batch.filter(pa.array(at >= checked)))),
-            validation=pair.unit_rows((at >= reader.held_out) & (at < checked)),
+            n_train=int((pair.usable & training).sum()),
+            n_held_out=int((pair.usable & (at < split.held_out)).sum()),
+            training=acc.batch_sums(acc.columns(batch.filter(pa.array(fitted)))),
+            validation=pair.unit_rows((at >= split.held_out) & ~training),
             held_out=pair.unit_rows(sampled),
             members=batch.column(members).filter(pa.array(sampled)).to_pylist() if members else [],
             invalid=invalid,
@@ -159,27 +241,30 @@ def gather(
     validation: list[Pair] = []
     held_out: list[Pair] = []
     values: list[Any] = []
-    n_held_out = 0
+    n_train, n_held_out = 0, 0
     invalid = InvalidRows()
     extra = (members,) if members else ()
-    for part in ordered_map(split, reader.batches(*extra), workers=workers):
-        invalid.merge(part.invalid)
-        n_held_out += part.n_held_out
-        validation.append(part.validation)
-        held_out.append(part.held_out)
-        values += part.members
-        acc.add(part.training)
-        progress(part.n_rows)
+    for found in ordered_map(part, reader.batches(*extra), workers=workers):
+        invalid.merge(found.invalid)
+        n_train += found.n_train
+        n_held_out += found.n_held_out
+        validation.append(found.validation)
+        held_out.append(found.held_out)
+        values += found.members
+        acc.add(found.training)
+        progress(found.n_rows)
     moment = acc.second_moment()
     mean, second = moment.mean, moment.matrix
-    a, b = acc.slices
+    a, b = acc.slices[0], acc.slices[-1]
     return Gathered(
         moments=PairMoments(mean[a], mean[b], second[a, a], second[a, b], second[b, b]),
-        n_train=acc.n_rows,
+        feature_moments=features.moments(mean, second) if features and acc.n_rows else None,
+        n_train=n_train,
+        n_fitted=acc.n_rows,
         n_held_out=n_held_out,
         validation=_joined(validation, reader.widths),
         held_out=_joined(held_out, reader.widths),
-        skip=checked,
+        skip=split.skip,
         members=values if members else None,
         invalid=invalid,
     )
@@ -190,6 +275,7 @@ class _Part:
     """What one batch adds to `Gathered`."""
 
     n_rows: int
+    n_train: int
     n_held_out: int
     training: BatchSums
     validation: Pair

@@ -9,7 +9,7 @@ from planted import rotated_clipped_noisy, unit, vectors
 from spec_store.alignment import AlignOptions, FitOptions, Objective, fit
 from spec_store.alignment.fit import residual_frequencies
 from spec_store.errors import InputError
-from spec_store.workflows.pairs import PairReader, gather, mini_batches
+from spec_store.workflows.pairs import PairReader, Split, gather, mini_batches, training_sample
 
 
 def pairs(n=2000):
@@ -120,7 +120,9 @@ def test_a_fit_that_only_gets_worse_keeps_its_start():
         ({"rank": 0}, "rank is 0"),
         ({"minibatch_rows": 32_769}, "minibatch_rows is 32769; expected a whole number from 1 to 32,768"),
         ({"steps": 1.5}, "steps is 1.5"),
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"n_landmarks": 0}, "n_landmarks is 0"),
+        ({"fit_rows": 3}, "fit_rows is 3"),
         ({"learning_rate": 0}, "learning_rate is 0"),
     ],
 )
@@ -138,7 +140,9 @@ def test_options_that_fit_nothing_are_refused(options, message):
         ({"held_out": 0.0}, "held_out is 0.0"),
         ({"fidelity": -1.0}, "fidelity is -1.0"),
         ({"beta": float("nan")}, "beta is nan"),
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"cross": -1}, "cross is -1"),
+        ({"kind": "kernel", "in_place": True}, "kind is 'kernel', which maps into the target's space"),
         ({"column": "a b"}, "column is 'a b'"),
         ({"beta": 1e30}, r"beta is 1e\+30; expected a number from 0 to 1e\+06"),
         ({"seed": -1}, "seed is -1; expected a whole number from 0"),
@@ -178,7 +182,8 @@ def numbers(rows):
 
 def gathered(reader, **sizes):
     sizes = {"validation_rows": 200, "held_out_rows": 10_000, **sizes}
-    return gather(reader, 3000, **sizes, members=None, progress=lambda n: None, workers=2)
+    split = Split.of(reader, 3000, **sizes)
+    return gather(reader, split, members=None, progress=lambda n: None, workers=2)
 
 
 def test_rows_are_held_out_kept_aside_or_trained_on_never_two_of_them(reader):
@@ -212,6 +217,18 @@ def test_moments_are_those_of_the_training_rows(reader):
     assert np.allclose(found.moments.mean_a, a.mean(0), atol=1e-6)
     assert np.allclose(found.moments.aa, a.T @ a / len(a), atol=1e-6)
     assert np.allclose(found.moments.ab[:, :2], a.T @ a / len(a), atol=1e-6)
+
+
+def test_sampled_training_rows_are_training_rows(reader):
+    found = gathered(reader)
+    split = Split.of(reader, 3000, validation_rows=200, held_out_rows=10_000)
+    all_rows, some = training_sample(reader, split, 10_000), training_sample(reader, split, 500)
+    assert len(set(numbers(all_rows.a))) == len(all_rows.a) == found.n_train
+    others = set(numbers(found.held_out.a)) | set(numbers(found.validation.a))
+    assert not set(numbers(all_rows.a)) & others
+    assert 450 < len(some.a) <= 500
+    assert set(numbers(some.a)) < set(numbers(all_rows.a))
+    assert np.array_equal(numbers(some.a), numbers(some.b))
 
 
 def test_the_split_is_a_function_of_keys_and_seed_alone(reader):

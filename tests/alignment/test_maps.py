@@ -19,21 +19,28 @@ from spec_store.alignment.start import PairMoments, affine_start, procrustes_sta
 from spec_store.errors import InputError, MissingExtraError
 
 
-def some_map(m=3, unit=True, d=5, d_out=4):
+def some_map(m=3, unit=True, d=5, d_out=4, n_landmarks=0):
     rng = np.random.default_rng(0)
-    shapes = (d + 2 * m, d_out), (d_out,), (d, m)
-    weights, bias, frequencies = (rng.standard_normal(s).astype(np.float32) for s in shapes)
-    return AlignmentMap(weights, bias, frequencies, unit=unit, about={"columns": ["a", "b"]})
+    shapes = (d + 2 * m + n_landmarks, d_out), (d_out,), (d, m), (d, n_landmarks)
+    weights, bias, frequencies, landmarks = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+    about = {"columns": ["a", "b"]}
+    return AlignmentMap(
+        weights, bias, frequencies, landmarks=landmarks, bandwidth=0.7, unit=unit, about=about
+    )
 
 
 @pytest.mark.parametrize("unit_rows", [True, False])
 @pytest.mark.parametrize("m", [0, 3])
-def test_transform_is_its_formula(m, unit_rows):
-    map_ = some_map(m, unit_rows)
+@pytest.mark.parametrize("n_landmarks", [0, 6])
+def test_transform_is_its_formula(m, unit_rows, n_landmarks):
+    map_ = some_map(m, unit_rows, n_landmarks=n_landmarks)
     x = np.random.default_rng(1).standard_normal((9000, 5))
     u = unit(x)
     phi = [np.cos(u @ map_.frequencies), np.sin(u @ map_.frequencies)]
-    y = np.hstack([u, *(part / np.sqrt(max(m, 1)) for part in phi)]) @ map_.weights + map_.bias
+    phi = [part / np.sqrt(max(m, 1)) for part in phi]
+    sq = ((u[:, None, :] - map_.landmarks.T[None]) ** 2).sum(axis=2)
+    phi.append(np.exp(-sq / (2 * 0.7**2)))
+    y = np.hstack([u, *phi]) @ map_.weights + map_.bias
     expected = unit(y) if unit_rows else y
     assert np.allclose(map_.transform(x), expected, atol=1e-5)
     assert map_.transform(x).dtype == np.float32
@@ -77,8 +84,9 @@ def test_a_saved_map_is_the_same_map(tmp_path):
 
 @pytest.mark.parametrize("unit_rows", [True, False])
 @pytest.mark.parametrize("m", [0, 3])
-def test_the_onnx_model_is_the_same_map(m, unit_rows):
-    map_ = some_map(m, unit_rows)
+@pytest.mark.parametrize("n_landmarks", [0, 6])
+def test_the_onnx_model_is_the_same_map(m, unit_rows, n_landmarks):
+    map_ = some_map(m, unit_rows, n_landmarks=n_landmarks)
     model = onnx.load_from_string(to_onnx(map_))
     x = np.random.default_rng(1).standard_normal((50, 5)).astype(np.float32)
     (found,) = onnx.reference.ReferenceEvaluator(model).run(["aligned"], {"vectors": x})
@@ -239,3 +247,27 @@ def test_procrustes_keeps_angles():
     weights, bias = procrustes_start(moments)
     assert np.allclose(weights.T @ weights, np.eye(4))
     assert not bias.any()
+
+
+def test_a_map_with_landmarks_comes_back_from_its_file_and_one_without_stays_readable(tmp_path):
+    for n_landmarks, number in ((6, 2), (0, 1)):
+        map_ = some_map(n_landmarks=n_landmarks)
+        map_.save(tmp_path / "map.npz")
+        with np.load(tmp_path / "map.npz") as stored:
+            assert json.loads(stored["header"].tobytes())["format"] == number
+            assert ("landmarks" in stored.files) == (n_landmarks > 0)
+        again = spec_store.load_map(tmp_path / "map.npz")
+        assert again.bandwidth == (0.7 if n_landmarks else 1.0)
+        x = np.random.default_rng(1).standard_normal((20, 5))
+        assert np.array_equal(again.transform(x), map_.transform(x))
+
+
+def test_landmarks_of_another_width_or_without_a_bandwidth_are_refused():
+    parts = np.zeros((8, 4), np.float32), np.zeros(4, np.float32), np.zeros((5, 0), np.float32)
+    with pytest.raises(InputError, match=r"Landmarks of a map have shape \(4, 3\)"):
+        AlignmentMap(*parts, landmarks=np.ones((4, 3), np.float32))
+    with pytest.raises(InputError, match=r"landmarks \(5, 2\)"):
+        AlignmentMap(*parts, landmarks=np.ones((5, 2), np.float32))
+    for bandwidth in (0.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="a positive number"):
+            AlignmentMap(*parts, landmarks=np.ones((5, 3), np.float32), bandwidth=bandwidth)

@@ -1,6 +1,7 @@
 """`align`, `gate`, `update` and `compare --align` as commands: what they print, write and exit with."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -25,12 +26,13 @@ def names(db):
 def test_align_prints_every_map_writes_the_column_and_says_what_is_next(db):
     done = run("align", *PAIR, *QUICK, db=db)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("clip to dino: 1,")
-    names_shown = [line.split("  ")[0] for line in lines[2:8]]
+    assert re.match(r"clip to dino: a query of dino finds \d+% of the 10 rows in mapped vectors", lines[0])
+    start = next(i for i, line in enumerate(lines) if line.startswith("map "))
+    names_shown = [line.split("  ")[0] for line in lines[start + 1 : start + 8]]
     assert [n.removesuffix(" *") for n in names_shown] == [
-        *("none", "affine", "residual", "ridge", "ridge, variance restored", "procrustes")
+        *("none", "kernel", *(f"kernel, variance {share}%" for share in (0, 50, 100)), "ridge", "procrustes")
     ]
-    assert sum(n.endswith(" *") for n in names_shown[1:3]) == 1
+    assert sum(n.endswith(" *") for n in names_shown[1:5]) == 1
     assert "Wrote clip_as_dino" in lines[-2]
     assert lines[-1] == "Next: spec-store gate --table images --source clip --target dino"
     assert "clip_as_dino" in names(db)
@@ -40,16 +42,26 @@ def test_align_prints_every_map_writes_the_column_and_says_what_is_next(db):
 def test_align_as_json(db):
     found = json.loads(run("align", *PAIR, *QUICK, "--json", "--index", db=db).stdout)
     assert set(found) == {
-        *("run_id", "table", "columns", "column", "in_place", "n_train", "n_aside", "n_held_out", "n_judged"),
-        *("n_skipped", "chosen", "better", "maps", "seconds", "written", "index_recall", "warnings"),
+        *("run_id", "table", "columns", "column", "in_place", "n_train", "n_fitted", "n_aside", "n_held_out"),
+        *(
+            "n_judged",
+            "n_skipped",
+            "chosen",
+            "better",
+            "maps",
+            "seconds",
+            "written",
+            "index_recall",
+            "warnings",
+        ),
     }
     assert set(found["maps"][0]) == {
-        *("name", "spec_diff", "distance", "eigenvalues", "recall_1", "recall_10", "overlap_source"),
-        *("overlap_target", "cosine_source", "cosine_target", "clusters"),
+        *("name", "search_10", "search_interval", "mismatch_mass", "spec_diff", "distance", "eigenvalues"),
+        *("recall_1", "recall_10", "cosine_source", "cosine_target", "clusters"),
     }
     assert found["maps"][0]["recall_1"] is None
     assert 0.5 < found["index_recall"] <= 1
-    assert set(found["seconds"]) == {"moments", "fit", "evaluate", "write", "index"}
+    assert set(found["seconds"]) == {"sample", "moments", "fit", "evaluate", "write", "index"}
 
 
 def test_dry_run_and_export_touch_no_table_and_the_map_loads_without_any_store(db, tmp_path):
@@ -112,7 +124,7 @@ def test_compare_then_align_in_one_go(db):
     done = run("compare", *few, "--align", "dino:clip", db=db)
     assert "Wrote spec_clip_dino_cluster" in done.stdout
     assert "dino to clip: " in done.stdout
-    assert "By SPEC cluster" in done.stdout
+    assert "clusters that dino does not group: mismatch " in done.stdout
     assert {"spec_clip_dino_cluster", "dino_as_clip"} <= set(names(db))
     found = json.loads(run("compare", *few, "--align", "clip:dino", "--dry-run", "--json", db=db).stdout)
     assert found["alignment"]["columns"] == ["clip", "dino"]

@@ -26,6 +26,7 @@ from spec_store.keys import hash_keys
 
 QUICK = {"steps": 40, "minibatch_rows": 512, "learning_rate": 3e-3, "key": "id"}
 N = 3000
+ROUNDING = 3e-5  # of float32 over a thousand landmarks, in another order
 BAD_ROWS = [5, 20, 40]  # kept aside, trained on, held out
 
 
@@ -69,7 +70,7 @@ def test_the_column_is_the_map_of_the_source_row_by_row(db):
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
     assert written.dtype == np.float64  # Arrow's lists; the column itself is:
     assert lance.dataset(f"{db}/images.lance").schema.field("clip_as_dino").type == pa.list_(pa.float32(), 12)
-    assert np.allclose(written, run.map.transform(clip), atol=1e-6)
+    assert np.allclose(written, run.map.transform(clip), atol=ROUNDING)
     assert np.allclose(np.linalg.norm(written, axis=1), 1, atol=1e-5)
     assert np.stack(column(db, "dino")).shape == (N, 12)
 
@@ -77,8 +78,9 @@ def test_the_column_is_the_map_of_the_source_row_by_row(db):
 def test_it_is_nearer_to_the_target_than_the_source_and_than_ridge(db):
     run = align(db)
     names = [j.name for j in run.evaluations]
-    assert names == ["none", "affine", "residual", "ridge", "ridge, variance restored", "procrustes"]
-    assert run.after.name == "residual"  # dino is clipped, coordinate by coordinate
+    shares = [f"kernel, variance {share}%" for share in (0, 50, 100)]
+    assert names == ["none", "kernel", *shares, "ridge", "procrustes"]
+    assert run.after.name.startswith("kernel")
     by_name = {j.name: j for j in run.evaluations}
     assert run.after.spec_diff < 0.5 * run.before.spec_diff
     assert run.after.spec_diff < by_name["ridge"].spec_diff
@@ -206,7 +208,7 @@ def test_an_exported_map_transforms_queries_as_the_column_was_made(db, tmp_path)
     run.export(tmp_path / "map.npz")
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
     loaded = spec_store.load_map(tmp_path / "map.npz")
-    assert np.abs(loaded.transform(clip) - written).max() < 1e-6
+    assert np.abs(loaded.transform(clip) - written).max() < ROUNDING
     assert loaded.about["columns"] == ["clip", "dino"]
     assert sorted(p.name for p in tmp_path.iterdir() if "map" in p.name) == ["map.npz"]
     with pytest.raises(InputError, match="can't be written: there is no folder"):
@@ -222,7 +224,7 @@ def test_a_given_map_is_judged_on_the_rows_its_own_fit_held_out(db, tmp_path):
     assert again.after.spec_diff == pytest.approx(run.after.spec_diff, rel=1e-5)
     assert "fit" not in again.record.seconds
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
-    assert np.allclose(written, run.map.transform(clip), atol=1e-6)
+    assert np.allclose(written, run.map.transform(clip), atol=ROUNDING)
     with pytest.raises(InputError, match="The map takes 16 dimensions to 12; 'dino' has 12, and 'clip' 16"):
         spec_store.align("images", "dino", "clip", db=db, map=run.map)
 
@@ -267,7 +269,7 @@ def test_a_rerun_replaces_the_column_and_undo_removes_it(db):
     run = align(db, write=True, seed=1)
     two = np.stack(column(db, "clip_as_dino"))
     assert not np.allclose(one, two)
-    assert np.allclose(two, run.map.transform(np.stack(column(db, "clip"))), atol=1e-6)
+    assert np.allclose(two, run.map.transform(np.stack(column(db, "clip"))), atol=ROUNDING)
     assert spec_store.undo("images", prefix="clip_as_dino", db=db) == ["clip_as_dino"]
     assert lance.dataset(f"{db}/images.lance").schema.names == ["id", "clip", "dino", "label"]
 
@@ -326,8 +328,13 @@ def test_a_cluster_is_judged_by_its_own_rows(db):
         assert one.cosine_target == pytest.approx((f * b).sum(axis=1)[rows].mean(), rel=1e-4)
         assert two.cosine_source == pytest.approx((g * a).sum(axis=1)[rows].mean(), rel=1e-4)
         assert np.isnan([one.cosine_source, two.cosine_target, two.recall_1, two.recall_10]).all()
-        assert 0 <= one.overlap_source <= 1
-        assert 0 < one.overlap_target <= 1
+        wanted, found = b @ b.T, b @ f.T
+        near = [np.argsort(-np.where(np.eye(len(b)) > 0, -9, s), axis=1)[:, :10] for s in (wanted, found)]
+        overlap = np.array(
+            [len(set(x) & set(y)) / 10 for x, y in zip(*map(np.ndarray.tolist, near), strict=True)]
+        )
+        assert one.search_10 == pytest.approx(overlap[rows].mean(), abs=0.2 / rows.sum())
+        assert 0 < two.search_10 <= 1
 
 
 def test_clusters_of_a_comparison_are_judged_one_by_one(db):
@@ -340,7 +347,10 @@ def test_clusters_of_a_comparison_are_judged_one_by_one(db):
     assert not any("compare first" in w for w in run.warnings)
     for c in run.after.clusters:
         assert 0 <= c.n_rows <= run.record.counts["n_judged"]
-        assert np.isnan(c.recovered) or c.held[1] > 1.5 * c.held[0]
+        assert np.isnan(c.recovered) or c.capture[1] > c.capture[0] + 0.1
+        assert c.of_target == (compared.record.clusters[c.cluster - 1].side == "dino")
+    if any(c.of_target for c in run.after.clusters):
+        assert 0 <= run.after.mismatch_mass <= run.before.mismatch_mass
 
 
 def hidden_db(folder):
@@ -360,7 +370,7 @@ def test_what_the_source_cannot_see_is_told_as_lost_and_the_gate_names_those_row
     lost = [c for c in run.after.clusters if c.lost]
     assert lost
     for c in lost:
-        assert c.held[2] < 0.1 * c.held[1]  # the map's output does not hold it, however good on average
+        assert c.capture[2] < 0.3 < 0.8 < c.capture[1]  # however good the map is on average
         assert c.recall_10 < 0.2
         where = f"array_has(spec_clip_dino_clusters, {c.cluster})"
         members = spec_store.query("images", where, select=["truth"], db=db).read_all()["truth"].to_numpy()
@@ -492,7 +502,7 @@ def test_update_fills_rows_that_came_later_with_the_recorded_map(db):
     assert (updated.column, updated.n_filled, updated.n_missing) == ("clip_as_dino", 200, 0)
     assert (updated.n_rows, updated.run_id) == (N + 200, run.run_id)
     clip, written = np.stack(column(db, "clip")), np.stack(column(db, "clip_as_dino"))
-    assert np.allclose(written, run.map.transform(clip), atol=1e-6)  # row 7, which had changed, too
+    assert np.allclose(written, run.map.transform(clip), atol=ROUNDING)  # row 7, which had changed, too
     metadata = lance.dataset(f"{db}/images.lance").schema.field("clip_as_dino").metadata
     assert metadata[b"spec_store.run"].decode() == run.run_id
 

@@ -1,0 +1,126 @@
+"""The map in closed form: features, moments, strength, variance, and which map is written."""
+
+import numpy as np
+import pytest
+
+from planted import rotated_clipped_noisy, unit
+from spec_store.alignment.kernel import (
+    STRENGTHS,
+    Candidate,
+    Validation,
+    best_candidate,
+    fit_features,
+    strongest,
+)
+from spec_store.alignment.metrics import difference_eigenvalues, search_overlap
+from spec_store.alignment.start import Linear, PairMoments, RidgePath
+
+
+def pair(n=1500):
+    a, b = rotated_clipped_noisy(n, widths=(12, 9), n_groups=8)
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def moments_of(x, y):
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return PairMoments(x.mean(0), y.mean(0), x.T @ x / len(x), x.T @ y / len(x), y.T @ y / len(x))
+
+
+def test_features_are_the_row_and_a_gaussian_kernel():
+    a, _ = pair()
+    features = fit_features(a, "a", 400, seed=0)
+    found = features.of(a[:200])
+    assert np.array_equal(found[:, :12], a[:200])
+    sq = ((a[:200, None, :] - a[None, :200, :]) ** 2).sum(axis=2)
+    median = np.sqrt(np.median(((a[:1000, None] - a[None, :1000]) ** 2).sum(2)[np.triu_indices(1000, 1)]))
+    assert features.nystroem.bandwidth == pytest.approx(0.6 * median, rel=0.05)
+    kernel = np.exp(-sq / (2 * features.nystroem.bandwidth**2))
+    assert np.abs(found[:, 12:] @ found[:, 12:].T - kernel).mean() < 0.02  # of 400 landmarks
+
+
+def test_moments_of_features_come_from_those_of_raw_columns():
+    a, b = pair()
+    features = fit_features(a, "a", 50, seed=0)
+    sq = ((a[:, None, :].astype(float) - features.nystroem.landmarks[None]) ** 2).sum(axis=2)
+    raw = np.hstack([a, np.exp(-sq / (2 * features.nystroem.bandwidth**2)), b]).astype(np.float64)
+    found = features.moments(raw.mean(axis=0), raw.T @ raw / len(raw))
+    expected = moments_of(features.of(a), b)
+    for name in ("mean_a", "mean_b", "aa", "ab", "bb"):
+        assert np.allclose(getattr(found, name), getattr(expected, name), atol=1e-4)
+
+
+def test_a_regression_on_features_is_the_same_as_a_map_of_vectors():
+    a, b = pair()
+    features = fit_features(a, "a", 100, seed=0)
+    linear = RidgePath(moments_of(features.of(a), b)).restored(0.01)
+    expected = unit(features.of(a).astype(np.float64) @ linear.weights + linear.bias)
+    found = features.to_map(linear)
+    assert np.allclose(found.transform(5 * a), expected, atol=1e-4)
+    assert found.landmarks.shape == (12, 100)
+
+
+def test_every_strength_of_the_path_is_the_ridge_regression():
+    a, b = pair()
+    path = RidgePath(moments_of(a, b))
+    x, y = a - a.mean(axis=0, dtype=np.float64), b - b.mean(axis=0, dtype=np.float64)
+    covariance = x.T @ x / len(x)
+    for strength in (1e-3, 0.3):
+        penalty = strength * np.trace(covariance) / 12 * np.eye(12)
+        expected = np.linalg.solve(covariance + penalty, x.T @ y / len(x))
+        found = path.at(strength)
+        assert np.allclose(found.weights, expected, atol=1e-6)
+        assert np.allclose(a.mean(axis=0) @ found.weights + found.bias, b.mean(axis=0), atol=1e-6)
+
+
+def test_restored_variance_is_the_targets_and_a_share_lies_between():
+    a, b = pair()
+    path = RidgePath(moments_of(a, b))
+    spread = {
+        share: np.cov((a @ path.restored(0.1, share).weights).T, bias=True) for share in (0.0, 0.5, 1.0)
+    }
+    assert np.allclose(spread[1.0], np.cov(b.T, bias=True), atol=1e-5)
+    assert np.trace(spread[0.0]) < 0.9 * np.trace(spread[0.5]) < 0.95 * np.trace(spread[1.0])
+    assert np.allclose(path.restored(0.1, 0.0).weights, path.at(0.1).weights)
+
+
+def test_validation_figures_are_those_of_the_metrics():
+    a, b = pair()
+    outputs = 7 * (b + 0.1 * np.random.default_rng(0).standard_normal(b.shape)).astype(np.float32)
+    f = unit(outputs)
+    to_target, in_place = Validation(b, b), Validation(a, b)
+    assert to_target.search_overlap(outputs) == pytest.approx(
+        search_overlap((b, b), (b, f), 10).mean(), abs=1e-3
+    )
+    assert to_target.spec_diff(outputs) == pytest.approx(np.abs(difference_eigenvalues(f, b)).max(), rel=1e-4)
+    assert in_place.search_overlap(a) == 1
+
+
+def test_the_strength_of_the_highest_search_overlap_is_taken():
+    rng = np.random.default_rng(0)
+    a, b = pair(700)
+    noisy = unit(np.hstack([a, 0.3 * rng.standard_normal((700, 300))])).astype(np.float32)
+    few = moments_of(noisy[:350], b[:350])  # more inputs than rows: hardly any penalty fits the noise
+    path, validation = RidgePath(few), Validation(b[350:], b[350:])
+    found = strongest(path, noisy[350:], validation)
+    overlaps = {
+        s: validation.search_overlap(noisy[350:] @ path.at(s).weights + path.at(s).bias) for s in STRENGTHS
+    }
+    assert overlaps[found] == pytest.approx(max(overlaps.values()), abs=1e-3)
+    assert overlaps[found] > overlaps[STRENGTHS[0]] + 0.02
+
+
+def test_among_maps_that_searchers_cannot_tell_apart_spec_diff_decides():
+    def candidate(overlap, spec_diff):
+        return Candidate("", None, overlap, spec_diff)
+
+    assert best_candidate([candidate(0.5, 0.3), candidate(0.495, 0.1), candidate(0.4, 0.01)]) == 1
+    assert best_candidate([candidate(0.5, 0.3), candidate(0.48, 0.1)]) == 0
+
+
+def test_linear_is_what_features_without_use_leave():
+    """Of a target that is linear in the source, nothing is left for the kernel."""
+    a, _ = pair()
+    b = unit(a @ np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0]).astype(np.float32)
+    features = fit_features(a, "a", 60, seed=0)
+    linear: Linear = RidgePath(moments_of(features.of(a), b)).at(1e-5)
+    assert np.abs(features.to_map(linear).transform(a) - b).max() < 1e-2
