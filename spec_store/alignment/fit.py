@@ -34,7 +34,7 @@ rank, or one that is not linear beside them."""
 LARGEST_MINIBATCH = 32_768
 _CHECK_EVERY = 20
 # Steps, rows of each, and learning rate: a polish changes little, a fit from a linear start much.
-_DEFAULTS: dict[bool, tuple[int, int, float]] = {True: (40, 1024, 3e-3), False: (400, 2048, 1e-3)}
+_DEFAULTS: dict[bool, tuple[int, int, float]] = {True: (40, 512, 3e-3), False: (400, 2048, 1e-3)}
 _DECAY = (0.9, 0.999)
 # A coordinate of less than this share of the largest spread is constant, rounding aside.
 _DEAD = 1e-4
@@ -65,7 +65,7 @@ class FitOptions:
     steps
         Mini-batches. None is 40 that polish a "kernel" map, and 400 for the others. 0 is none.
     minibatch_rows
-        Rows of each; at most the 32,768 that are held in memory to be shuffled. None is 1,024 or 2,048.
+        Rows of each; at most the 32,768 that are held in memory to be shuffled. None is 512 or 2,048.
     learning_rate
         Learning rate of the Adam optimiser; falls to zero by a cosine. None is 0.003 or 0.001.
     """

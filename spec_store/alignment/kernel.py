@@ -21,7 +21,7 @@ from .start import Linear, PairMoments, RidgePath
 
 __all__ = ["STRENGTHS", "Candidate", "Features", "Validation", "best_candidate", "fit_features", "strongest"]
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+STRENGTHS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, 100.0)
 """Penalties that are tried, as shares of the mean variance of the inputs."""
 
 _NEIGHBOURS = 10
@@ -30,7 +30,7 @@ _NEIGHBOURS = 10
 _BANDWIDTH = 0.6
 _DISTANCE_ROWS = 1000
 # Maps whose search overlap is within this of the best are alike to a searcher: the lowest SPEC-diff decides.
-_ALIKE = 0.01
+_ALIKE = 0.005
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,24 @@ class Validation:
         return float(np.abs(difference_eigenvalues(f, self._target)).max())
 
 
-def strongest(path: RidgePath, inputs: NDArray[np.floating], validation: Validation) -> float:
-    """Of `STRENGTHS`, that of the highest search overlap; for validation rows' inputs, shape (n, d_a)."""
-    within = (inputs - path.moments.mean_a) @ path.basis
-    overlaps = [validation.search_overlap(within @ path.weights(s) + path.moments.mean_b) for s in STRENGTHS]
-    return STRENGTHS[int(np.argmax(overlaps))]
+def strongest(
+    paths: Sequence[RidgePath],
+    inputs: NDArray[np.floating],
+    validation: Validation,
+    strengths: Sequence[float] = STRENGTHS,
+) -> tuple[RidgePath, float]:
+    """The path, of several over the same inputs, and the strength of the highest search overlap.
+
+    Parameters
+    ----------
+    inputs
+        Those of the validation rows, shape (n, d_a).
+    """
+    mean, basis = paths[0].moments, paths[0].basis
+    within = (inputs - mean.mean_a) @ basis
+    tried = [(path, s) for path in paths for s in strengths]
+    overlaps = [validation.search_overlap(within @ path.weights(s) + mean.mean_b) for path, s in tried]
+    return tried[int(np.argmax(overlaps))]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Linear", "PairMoments", "RidgePath", "affine_start", "procrustes_start", "ridge_start"]
+__all__ = [
+    "Linear",
+    "PairMoments",
+    "RidgePath",
+    "affine_start",
+    "procrustes_start",
+    "ridge_start",
+    "rotation",
+]
 
 # Unit rows have a variance of 1 at most in all; rounding errors of float32 lie below this.
 _ROUNDING = 1e-8
@@ -41,12 +50,18 @@ class PairMoments:
 
 
 class RidgePath:
-    """Affine least squares of b on a with a penalty, for any number of strengths.
+    """Affine least squares of b on a, with a penalty on what departs from a prior, for any strength.
 
     Parameters
     ----------
     moments
         Of the inputs a, which may be features of rows, and the outputs b.
+
+    Attributes
+    ----------
+    covariance, values, basis
+        Of a, shape (d_a, d_a), and its eigenvalues, shape (q,), and eigenvectors, shape (d_a, q), without
+        those of no variance.
 
     Notes
     -----
@@ -60,11 +75,23 @@ class RidgePath:
         held = values > _ROUNDING
         self.values, self.basis = values[held], directions[:, held]
         self._cross = self.basis.T @ (m.ab - np.outer(m.mean_a, m.mean_b))
+        self._prior = np.zeros_like(self._cross)
         self._mean_variance = float(np.trace(self.covariance)) / len(self.covariance)
+
+    def around(self, prior: NDArray[np.float64]) -> RidgePath:
+        """The path that ends, for a penalty without bound, at these weights, shape (d_a, d_b).
+
+        Of two models of one family most is a rotation, which a penalty towards zero would shrink.
+        """
+        path = copy.copy(self)
+        path._prior = self.basis.T @ prior
+        path._cross = self._cross - self.values[:, None] * path._prior
+        return path
 
     def weights(self, strength: float) -> NDArray[np.float64]:
         """In the basis of `basis`, for a penalty of `strength` times the mean variance of a."""
-        return np.asarray(self._cross / (self.values + strength * self._mean_variance)[:, None])
+        penalized = (self.values + strength * self._mean_variance)[:, None]
+        return np.asarray(self._prior + self._cross / penalized)
 
     def at(self, strength: float) -> Linear:
         """The regression of this strength."""
@@ -103,6 +130,17 @@ def ridge_start(moments: PairMoments, ridge: float) -> Linear:
 def affine_start(moments: PairMoments, ridge: float) -> Linear:
     """`ridge_start` with the variance restored, see `RidgePath.restored`."""
     return RidgePath(moments).restored(ridge)
+
+
+def rotation(moments: PairMoments) -> NDArray[np.float64]:
+    """The scaled orthogonal map (or partial isometry) nearest in least squares once means are taken away.
+
+    Shape (d_a, d_b).
+    """
+    m = moments
+    u, s, vt = np.linalg.svd(m.ab - np.outer(m.mean_a, m.mean_b), full_matrices=False)
+    kept = u.T @ (m.aa - np.outer(m.mean_a, m.mean_a)) @ u  # of a's variance, where widths differ
+    return np.asarray((u @ vt) * (s.sum() / max(float(np.trace(kept)), _ROUNDING)))
 
 
 def procrustes_start(moments: PairMoments) -> Linear:

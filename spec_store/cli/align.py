@@ -173,7 +173,7 @@ _LEAST_ROWS = 20
     click.option(
         "--minibatch-rows",
         type=int,
-        help="Rows in each mini-batch. Default: 1,024, or 2,048 for other kinds.",
+        help="Rows in each mini-batch. Default: 512, or 2,048 for other kinds.",
     ),
     click.option(
         "--learning-rate",

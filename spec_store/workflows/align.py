@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..alignment.evaluate import Evaluation, Evaluator
 from ..alignment.kernel import fit_features
@@ -38,7 +37,6 @@ __all__ = ["Alignment", "align", "check_alignment"]
 _VALIDATION_ROWS = 2048
 # Landmarks are fitted, and maps polished, on this many rows.
 _SAMPLED_ROWS = 10_000
-_SMALL_PRODUCTS = 512
 _FEWEST_ROWS = 12
 _INDEX_QUERIES = 200
 _NOT_RECORDED = "the run is not recorded: keep the map with --export."
@@ -389,7 +387,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     if task.map is None:
         n_fitted = _descent_rows(options, found)
         progress("fit", 0, n_fitted)
-        with timed(seconds, "fit"), threadpool_limits(_blas_threads(task, options), user_api="blas"):
+        with timed(seconds, "fit"), one_blas_thread():
             fits = fit_all(
                 reader,
                 found,
@@ -445,11 +443,6 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         queries=(found.held_out.a if options.in_place else found.held_out.b)[:_INDEX_QUERIES],
         record=record,
     )
-
-
-def _blas_threads(task: _Task, options: AlignOptions) -> int:
-    """Threads of products of the fit: on small ones they wait for each other more than they work."""
-    return options.threads or usable_cores() if max(task.widths) > _SMALL_PRODUCTS else 1
 
 
 def _descent_rows(options: AlignOptions, found: Gathered) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.fit import Fitting, Kind, Pair
-from ..alignment.kernel import Candidate, Features, Validation, best_candidate, strongest
+from ..alignment.kernel import STRENGTHS, Candidate, Features, Validation, best_candidate, strongest
 from ..alignment.maps import AlignmentMap
 from ..alignment.objective import Objective
 from ..alignment.options import AlignOptions
-from ..alignment.start import Linear, RidgePath, procrustes_start
+from ..alignment.start import Linear, RidgePath, procrustes_start, rotation
 from ..spectral.bandwidth import auto_bandwidths
 from .pairs import Gathered, PairReader, mini_batches
 
@@ -91,10 +91,15 @@ class _Task:
 
     @cached_property
     def strength(self) -> float:
-        return self.strength_of(self.path, self.found.validation.a)
+        return strongest([self.path], self.found.validation.a, self.judge, self.strengths)[1]
 
-    def strength_of(self, path: RidgePath, inputs: NDArray[np.float32]) -> float:
-        return strongest(path, inputs, self.judge) if self.options.ridge is None else self.options.ridge
+    @property
+    def strengths(self) -> Sequence[float]:
+        return STRENGTHS if self.options.ridge is None else (self.options.ridge,)
+
+    @cached_property
+    def rotation(self) -> NDArray[np.float64]:
+        return rotation(self.found.moments)
 
     @cached_property
     def bandwidths(self) -> tuple[float, float]:
@@ -162,7 +167,7 @@ class _Task:
 
 
 class _KernelFit:
-    """Ridge regression on features, its strength chosen, its variance restored, and the rest polished.
+    """Ridge regression on features, its prior and strength chosen, its variance restored, and polished.
 
     The polish is of what follows the regression, a matrix (d_b, d_b): predictions of sampled rows are
     computed once, and a step costs no features.
@@ -171,10 +176,14 @@ class _KernelFit:
     def __init__(self, task: _Task, features: Features, sample: Pair) -> None:
         assert task.found.feature_moments is not None
         self._task, self._features, self._sample = task, features, sample
-        path = self._path = RidgePath(task.found.feature_moments)
+        towards_zero = RidgePath(task.found.feature_moments)
+        prior = np.zeros((len(towards_zero.covariance), task.rotation.shape[1]))
+        prior[: len(task.rotation)] = task.rotation
         inputs = features.of(task.found.validation.a)
-        self._strength = task.strength_of(path, inputs)
-        self._weights = path.weights(self._strength)
+        paths = [towards_zero, towards_zero.around(prior)]
+        path, strength = strongest(paths, inputs, task.judge, task.strengths)
+        self._path = path
+        self._weights = path.weights(strength)
         self._transport = path.transport(self._weights)
         self._validation = self._predictions(inputs)
 

@@ -13,7 +13,7 @@ from spec_store.alignment.kernel import (
     strongest,
 )
 from spec_store.alignment.metrics import difference_eigenvalues, search_overlap
-from spec_store.alignment.start import Linear, PairMoments, RidgePath
+from spec_store.alignment.start import Linear, PairMoments, RidgePath, rotation
 
 
 def pair(n=1500):
@@ -101,7 +101,8 @@ def test_the_strength_of_the_highest_search_overlap_is_taken():
     noisy = unit(np.hstack([a, 0.3 * rng.standard_normal((700, 300))])).astype(np.float32)
     few = moments_of(noisy[:350], b[:350])  # more inputs than rows: hardly any penalty fits the noise
     path, validation = RidgePath(few), Validation(b[350:], b[350:])
-    found = strongest(path, noisy[350:], validation)
+    chosen, found = strongest([path], noisy[350:], validation)
+    assert chosen is path
     overlaps = {
         s: validation.search_overlap(noisy[350:] @ path.at(s).weights + path.at(s).bias) for s in STRENGTHS
     }
@@ -113,7 +114,7 @@ def test_among_maps_that_searchers_cannot_tell_apart_spec_diff_decides():
     def candidate(overlap, spec_diff):
         return Candidate("", None, overlap, spec_diff)
 
-    assert best_candidate([candidate(0.5, 0.3), candidate(0.495, 0.1), candidate(0.4, 0.01)]) == 1
+    assert best_candidate([candidate(0.5, 0.3), candidate(0.497, 0.1), candidate(0.4, 0.01)]) == 1
     assert best_candidate([candidate(0.5, 0.3), candidate(0.48, 0.1)]) == 0
 
 
@@ -124,3 +125,22 @@ def test_linear_is_what_features_without_use_leave():
     features = fit_features(a, "a", 60, seed=0)
     linear: Linear = RidgePath(moments_of(features.of(a), b)).at(1e-5)
     assert np.abs(features.to_map(linear).transform(a) - b).max() < 1e-2
+
+
+def test_a_path_around_a_rotation_ends_there_and_begins_at_least_squares():
+    a, _ = pair()
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    b = unit(a @ turned + 0.05 * rng.standard_normal(a.shape)).astype(np.float32)
+    moments = moments_of(a, b)
+    prior = rotation(moments)
+    assert np.abs(prior / np.linalg.norm(prior, axis=0) - turned).max() < 0.03
+    plain = RidgePath(moments)
+    path = plain.around(prior)
+    assert np.allclose(path.at(1e12).weights, prior, atol=1e-9)
+    assert np.allclose(path.at(1e-9).weights, plain.at(1e-9).weights, atol=1e-4)
+    assert np.abs(plain.at(1e12).weights).max() < 1e-9
+    few = moments_of(a[:14], b[:14])
+    paths = [RidgePath(few), RidgePath(few).around(rotation(moments))]
+    chosen, _ = strongest(paths, a[200:800], Validation(b[200:800], b[200:800]))
+    assert chosen is paths[1]  # hardly more rows than dimensions
