@@ -60,6 +60,9 @@ class AlignOptions:
         As in `CompareOptions`.
     column
         The result column; None is ``{source}_as_{target}``, or ``{source}_aligned`` in place.
+    only_missing
+        Write the target's own vectors, at unit length, where rows have them, and mapped ones where they are
+        null; a second column, ``{column}_from``, says "embedded" or "mapped". Null targets are no error.
     unit
         Write unit vectors, which is what the objective sees and what cosine search ranks alike; otherwise the
         map's raw output.
@@ -88,6 +91,7 @@ class AlignOptions:
     key: str | None = None
     on_missing: Literal["error", "drop"] = "error"
     column: str | None = None
+    only_missing: bool = False
     unit: bool = True
     force: bool = False
     skip_invalid: bool = False
@@ -106,6 +110,11 @@ class AlignOptions:
         if self.in_place and "kernel" in self.kinds:
             raise InputError(
                 "kind is 'kernel', which maps into the target's space; in place: affine, lowrank or residual."
+            )
+        if self.only_missing and (self.in_place or not self.unit):
+            raise InputError(
+                "only_missing keeps the target's own vectors beside mapped ones: it takes unit vectors in the"
+                " target's space, neither in_place nor unit=False (--no-unit)."
             )
         check_choice("kernel", self.kernel, ("cosine", "gaussian"))
         check_choice("on_missing", self.on_missing, ("error", "drop"))

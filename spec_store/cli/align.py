@@ -66,6 +66,13 @@ _LEAST_ROWS = 20
         " Default: the target's space, where old vectors answer the new model's queries.",
     ),
     click.option(
+        "--only-missing",
+        is_flag=True,
+        help="Keep the target's own vectors where rows have them and map the others, whose target is null; a"
+        " second column {column}_from says embedded or mapped. One index then serves all of a migration:"
+        " embed rows step by step, then run spec-store update.",
+    ),
+    click.option(
         "--column",
         help="Name of the result column. Default: {source}_as_{target}, or {source}_aligned with --in-place.",
     ),

@@ -150,11 +150,13 @@ class Alignment:
                 f" {self.before.spec_diff:.4g} and {self.before.distance:.4g}."
                 " --force (force=True) writes it all the same."
             )
+        target = self.columns[1] if self.options.only_missing else None
         annotation = aligned_annotation(
             self.map,
             self.source,
             self.columns[0],
             self.column,
+            target=target,
             metadata={**self.record.provenance, "spec_store.unit": str(self.map.unit).lower()},
             where=self.options.where,
             batch_rows=self.options.batch_rows,
@@ -164,7 +166,7 @@ class Alignment:
         registry, state = self.registry, self.map.to_bytes()
         if registry is not None:
             registry.check()
-            registry.start(replace(self.record, written=(self.column,)), state)
+            registry.start(replace(self.record, written=tuple(annotation.schema.names)), state)
         progress("write", 0, self._n_all)
         seconds: dict[str, float] = {}
         with timed(seconds, "write"), one_blas_thread():
@@ -335,8 +337,10 @@ def _opened(
             f" {pair[0 if options.in_place else 1]!r} {task.out_width}."
         )
     if writes:
-        check_own(opened, [task.column], pair, "--column")
-        opened.check_annotation(aligned_schema(opened, pair[0], task.column, task.out_width))
+        target = pair[1] if options.only_missing else None
+        schema = aligned_schema(opened, pair[0], task.column, task.out_width, target=target)
+        check_own(opened, schema.names, pair, "--column")
+        opened.check_annotation(schema)
         if registry := Registry.of(opened.location):
             registry.check()
     return task
@@ -374,7 +378,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
             progress=lambda rows: progress("moments", rows, task.n_rows),
             workers=workers,
         )
-    _check_rows(task.source, found, options)
+    _check_rows(reader, found, options)
     evaluator = Evaluator(
         found.held_out.a,
         found.held_out.b,
@@ -472,8 +476,10 @@ def _count(source: Source, options: AlignOptions) -> int:
     return n_rows
 
 
-def _check_rows(source: Source, found: Gathered, options: AlignOptions) -> None:
-    if found.invalid.n_rows and not options.skip_invalid:
+def _check_rows(reader: PairReader, found: Gathered, options: AlignOptions) -> None:
+    source = reader.source
+    missing = (reader.columns[1], "null") if options.only_missing else None
+    if any(n and which != missing for which, n in found.invalid.counts.items()) and not options.skip_invalid:
         raise InvalidVectorsError(
             f"{found.invalid.n_rows:,} rows of {source.describe()} can't be aligned:"
             f" {found.invalid.describe()}. Repair them, or skip them with --skip-invalid"

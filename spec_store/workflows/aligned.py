@@ -1,4 +1,8 @@
-"""An aligned column: its type, and a map applied to stored vectors batch by batch."""
+"""An aligned column: its type, and a map applied to stored vectors batch by batch.
+
+While a switch of models is under way it may hold the target's own vectors where rows have them, and mapped
+ones elsewhere: a second column then says which, so that one index serves all rows meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,29 @@ from ..connector import Annotation, Source, find_field
 from ..stores.streaming import usable_cores
 from ..stores.vectors import NUMPY_TYPES, decode
 
-__all__ = ["aligned_annotation", "aligned_schema"]
+__all__ = ["EMBEDDED", "MAPPED", "aligned_annotation", "aligned_schema", "origin_column"]
+
+MAPPED, EMBEDDED = "mapped", "embedded"
+"""What the second column says of a row: its vector comes from the map, or is the target's own."""
 
 _FLOATS = (pa.float16(), pa.float32(), pa.float64())
 
 
-def aligned_schema(source: Source, column: str, name: str, width: int) -> pa.Schema:
-    """The result column `name`, in the source column's float type (float32 where that holds integers)."""
+def origin_column(name: str) -> str:
+    """The column that says where the vectors of an aligned column come from."""
+    return f"{name}_from"
+
+
+def aligned_schema(
+    source: Source, column: str, name: str, width: int, *, target: str | None = None
+) -> pa.Schema:
+    """The result column `name`, in the source column's float type (float32 where that holds integers).
+
+    With a target whose own vectors are kept, that which says where each vector comes from, too.
+    """
     kind = find_field(source, column).type.value_type
-    return pa.schema([(name, pa.list_(kind if kind in _FLOATS else pa.float32(), width))])
+    fields = [(name, pa.list_(kind if kind in _FLOATS else pa.float32(), width))]
+    return pa.schema([*fields, (origin_column(name), pa.string())] if target else fields)
 
 
 def aligned_annotation(
@@ -30,31 +48,43 @@ def aligned_annotation(
     column: str,
     name: str,
     *,
+    target: str | None = None,
     metadata: Mapping[str, str],
     where: str | None,
     batch_rows: int,
     threads: int | None = None,
     progress: Callable[[int], None],
 ) -> Annotation:
-    """What to write: the map of `column` for every row; null where that is null, not finite or all zeros."""
-    schema = aligned_schema(source, column, name, map.out_width)
+    """What to write: the map of `column` for every row; null where that is null, not finite or all zeros.
+
+    With a `target` column, rows that have a usable vector there get it instead, at unit length.
+    """
+    schema = aligned_schema(source, column, name, map.out_width, target=target)
 
     def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
-        vectors = decode(column, batch.column(column), map.width, directions=True, keys=batch.column(0))
+        keys = batch.column(0)
+        vectors = decode(column, batch.column(column), map.width, directions=True, keys=keys)
         aligned = map.transform(vectors.matrix)
         usable = vectors.usable & np.isfinite(aligned).all(axis=1)
+        if target:
+            own = decode(target, batch.column(target), map.out_width, directions=True, keys=keys)
+            aligned[own.usable] = own.normalized(np.flatnonzero(own.usable), "float32")
+            usable |= own.usable
         aligned[~usable] = 0
         kind = schema.types[0]
         flat = pa.array(aligned.astype(NUMPY_TYPES[kind.value_type]).reshape(-1))
         blank = None if usable.all() else pa.array(~usable)
-        array = pa.FixedSizeListArray.from_arrays(flat, map.out_width, mask=blank)
-        return pa.RecordBatch.from_arrays([array.cast(kind)], schema=schema)
+        array = pa.FixedSizeListArray.from_arrays(flat, map.out_width, mask=blank).cast(kind)
+        if not target:
+            return pa.RecordBatch.from_arrays([array], schema=schema)
+        origin = pa.array(np.where(own.usable, EMBEDDED, MAPPED), pa.string(), mask=~usable)
+        return pa.RecordBatch.from_arrays([array, origin], schema=schema)
 
     return Annotation(
         schema=schema,
-        reads=(column,),
+        reads=(column, target) if target else (column,),
         compute=compute,
-        token=_token(map, name),
+        token=_token(map, name, target),
         metadata=metadata,
         where=where,
         batch_rows=batch_rows,
@@ -63,8 +93,8 @@ def aligned_annotation(
     )
 
 
-def _token(map: AlignmentMap, name: str) -> str:
-    h = hashlib.blake2b(f"{name} {map.unit} {map.bandwidth}".encode(), digest_size=12)
+def _token(map: AlignmentMap, name: str, target: str | None) -> str:
+    h = hashlib.blake2b(f"{name} {target} {map.unit} {map.bandwidth}".encode(), digest_size=12)
     for array in (map.weights, map.bias, map.frequencies, map.landmarks):
         h.update(np.ascontiguousarray(array).tobytes())
     return h.hexdigest()

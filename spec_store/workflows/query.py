@@ -22,10 +22,11 @@ from ..errors import (
 )
 from ..runs.records import ComparisonRecord
 from ..runs.registry import RUN_FIELDS, Registry, cluster_table
-from ..spectral.scoring import RESULT_COLUMNS
+from ..spectral.scoring import MODES_COLUMN, RESULT_COLUMNS
 from ..stores.filters import quoted
 from ..stores.locate import Database, location_of, open_table
 from ..stores.vectors import is_vector
+from .aligned import origin_column
 from .annotated import Results, find_comparison, held_comparisons, result_columns
 from .ordering import ordered_rows, parse_orders
 
@@ -276,7 +277,8 @@ def undo(table: str, *, prefix: str, db: Database = None) -> list[str]:
     """
     source = open_table(table, db)
     present = [f"{prefix}_{n}" for n in RESULT_COLUMNS if f"{prefix}_{n}" in source.schema.names]
-    present += [f.name for f in source.schema if f.name == prefix and is_own_result(pa.schema([f]))]
+    more = prefix, origin_column(prefix), f"{prefix}_{MODES_COLUMN}"
+    present += [f.name for f in source.schema if f.name in more and is_own_result(pa.schema([f]))]
     source.undo(present)  # with no columns, too: it removes what killed runs have left
     if not present:
         raise InputError(f"{sentence(source.describe())} has no result columns with prefix {prefix!r}.")

@@ -50,8 +50,9 @@ class Updated:
 def update(table: str, *, db: Database = None, progress: Progress = silent) -> list[Updated]:
     """Write every aligned column of a table anew, with the map that was recorded when it was made.
 
-    Rows that were added since get their value, and so do rows whose source vector has changed. Nothing is
-    fitted. Columns of comparisons are left alone: `compare` renews them.
+    Rows that were added since get their value, and so do rows whose source vector has changed; with
+    ``only_missing``, rows that have been embedded since get the target's own vector. Nothing is fitted.
+    Columns of comparisons are left alone: `compare` renews them.
 
     Raises
     ------
@@ -75,8 +76,16 @@ def update(table: str, *, db: Database = None, progress: Progress = silent) -> l
     for run, map_ in zip(found, maps, strict=True):  # refuse before any work
         find_field(source, run.columns[0])
         source.count(run.options["where"])
-        source.check_annotation(aligned_schema(source, run.columns[0], run.prefix, map_.out_width))
+        target = _target(run)
+        source.check_annotation(
+            aligned_schema(source, run.columns[0], run.prefix, map_.out_width, target=target)
+        )
     return [_update(source.latest(), run, map_, progress) for run, map_ in zip(found, maps, strict=True)]
+
+
+def _target(run: AlignmentRecord) -> str | None:
+    """The column whose own vectors the aligned column takes where rows have them."""
+    return run.columns[1] if run.options.get("only_missing") else None
 
 
 def _update(source: Source, run: AlignmentRecord, map_: AlignmentMap, progress: Progress) -> Updated:
@@ -91,6 +100,7 @@ def _update(source: Source, run: AlignmentRecord, map_: AlignmentMap, progress: 
         source,
         origin,
         column,
+        target=_target(run),
         metadata={**metadata, "spec_store.source_version": str(source.version)},
         where=run.options["where"],
         batch_rows=run.options["batch_rows"],

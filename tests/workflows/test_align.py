@@ -547,3 +547,73 @@ def test_messages_leave_the_case_of_paths_and_names_as_it_is(tmp_path):
     with pytest.raises(InputError) as refusal:
         spec_store.align("Images", "clip", "dino", db=str(folder))
     assert f"Table 'Images' in {folder} is empty" in str(refusal.value)
+
+
+def partly_embedded(folder, n_embedded=1400):
+    """Rows from `n_embedded` on have no dino vector yet; two of them have no clip vector either."""
+    table = pair_table()
+    dino = table["dino"].to_pylist()
+    clip = table["clip"].to_pylist()
+    for i in range(n_embedded, N):
+        dino[i] = None
+    for i in (N - 1, N - 2):
+        clip[i] = None
+    for name, rows, width in (("dino", dino, 12), ("clip", clip, 16)):
+        kind = pa.list_(pa.float32(), width)
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(rows, kind))
+    lance.write_dataset(table, f"{folder}/images.lance")  # LanceDB takes no null vectors
+    return str(folder)
+
+
+def test_only_missing_vectors_are_mapped_and_one_column_serves_a_migration(tmp_path):
+    db = partly_embedded(tmp_path)
+    with pytest.raises(InvalidVectorsError, match="1,600 rows"):
+        align(db)
+    with pytest.raises(InvalidVectorsError, match="'clip'"):
+        align(db, only_missing=True)  # null sources are errors still
+    run = align(db, only_missing=True, skip_invalid=True, write=True)
+    assert run.written == ["clip_as_dino", "clip_as_dino_from"]
+    dino, written = column(db, "dino"), column(db, "clip_as_dino")
+    labels = lance.dataset(f"{db}/images.lance").to_table(columns=["id", "clip_as_dino_from"]).sort_by("id")
+    labels = labels["clip_as_dino_from"].to_pylist()
+    assert labels == ["embedded"] * 1400 + ["mapped"] * 1598 + [None, None]
+    assert written[N - 1] is None
+    embedded = np.stack(dino[:1400])
+    embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
+    assert np.allclose(np.stack(written[:1400]), embedded, atol=1e-6)
+    clip = np.stack(column(db, "clip")[: N - 2])
+    assert np.allclose(np.stack(written[1400 : N - 2]), run.map.transform(clip[1400:]), atol=ROUNDING)
+
+    later = lance.dataset(f"{db}/images.lance")
+    fresh = unit_rows(np.random.default_rng(3).standard_normal((200, 12)))
+    rows = later.to_table(filter="id >= 1400 AND id < 1600").drop_columns(["dino"])
+    rows = rows.append_column("dino", vectors(fresh)).select(later.schema.names).cast(later.schema)
+    later.merge_insert("id").when_matched_update_all().execute(rows)
+    (updated,) = spec_store.update("images", db=db)
+    assert updated.n_missing == 2
+    found = lance.dataset(f"{db}/images.lance").to_table().sort_by("id")
+    assert found["clip_as_dino_from"].to_pylist() == ["embedded"] * 1600 + ["mapped"] * 1398 + [None, None]
+    ids = rows["id"].to_numpy()
+    assert np.allclose(np.stack([found["clip_as_dino"][int(i)].as_py() for i in ids]), fresh, atol=1e-6)
+    spec_store.undo("images", prefix="clip_as_dino", db=db)
+    assert not {"clip_as_dino", "clip_as_dino_from"} & set(lance.dataset(f"{db}/images.lance").schema.names)
+
+
+def unit_rows(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_a_column_of_mapped_rows_alone_can_become_one_of_both(tmp_path):
+    db = partly_embedded(tmp_path)
+    align(db, skip_invalid=True, write=True)
+    run = align(db, skip_invalid=True, only_missing=True, write=True)
+    assert run.written == ["clip_as_dino", "clip_as_dino_from"]
+    one = np.stack(column(db, "clip_as_dino")[:1400])
+    assert np.allclose(one, unit_rows(np.stack(column(db, "dino")[:1400])), atol=1e-6)
+    assert spec_store.list_runs(db=db).num_rows == 2
+
+
+@pytest.mark.parametrize("options", [{"unit": False}, {"in_place": True}])
+def test_only_missing_wants_unit_vectors_in_the_targets_space(db, options):
+    with pytest.raises(InputError, match="only_missing keeps the target's own vectors"):
+        align(db, only_missing=True, **options)

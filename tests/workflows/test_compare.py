@@ -121,6 +121,19 @@ def test_a_re_run_replaces_the_columns_and_another_prefix_stands_beside(db):
     assert stored["dim"] == 60
 
 
+def test_modes_on_request_are_a_column_beside_the_clusters_which_undo_removes_too(db):
+    spec_store.compare("images", COLUMNS, db=db, write=True, **SMALL)
+    run = spec_store.compare("images", COLUMNS, db=db, write=True, modes=3, write_modes=True, **SMALL)
+    assert run.written[-1] == "spec_clip_dino_modes"
+    table = lance.dataset(f"{db}/images.lance").to_table(columns=["spec_clip_dino_modes"])
+    modes = np.stack(table["spec_clip_dino_modes"].to_numpy())
+    assert modes.shape == (len(table), 6)
+    assert np.allclose((modes**2).mean(axis=0), 1, atol=0.02)  # of both ends, strongest first
+    removed = spec_store.undo("images", prefix="spec_clip_dino", db=db)
+    assert "spec_clip_dino_modes" in removed
+    assert len(lance.dataset(f"{db}/images.lance").schema) == 4
+
+
 def test_only_rows_that_match_are_compared_and_annotated(db):
     run = spec_store.compare("images", COLUMNS, db=db, write=True, where="id < 2000", **SMALL)
     assert run.n_rows == 1000
