@@ -65,7 +65,7 @@ def fit_all(
         others |= kernel.curve()
     fits |= task.descended()
     candidates = [
-        Candidate(name, m, task.judge.search_overlap(y), task.judge.spec_diff(y))
+        Candidate(name, m, task.judge.search_overlaps(y), task.judge.spec_diff(y))
         for name, m in (fits | others).items()
         for y in [m.transform(found.validation.a)]
     ]

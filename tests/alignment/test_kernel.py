@@ -88,11 +88,11 @@ def test_validation_figures_are_those_of_the_metrics():
     outputs = 7 * (b + 0.1 * np.random.default_rng(0).standard_normal(b.shape)).astype(np.float32)
     f = unit(outputs)
     to_target, in_place = Validation(b, b), Validation(a, b)
-    assert to_target.search_overlap(outputs) == pytest.approx(
+    assert to_target.search_overlaps(outputs).mean() == pytest.approx(
         search_overlap((b, b), (b, f), 10).mean(), abs=1e-3
     )
     assert to_target.spec_diff(outputs) == pytest.approx(np.abs(difference_eigenvalues(f, b)).max(), rel=1e-4)
-    assert in_place.search_overlap(a) == 1
+    assert (in_place.search_overlaps(a) == 1).all()
 
 
 def test_the_strength_of_the_highest_search_overlap_is_taken():
@@ -104,18 +104,23 @@ def test_the_strength_of_the_highest_search_overlap_is_taken():
     chosen, found = strongest([path], noisy[350:], validation)
     assert chosen is path
     overlaps = {
-        s: validation.search_overlap(noisy[350:] @ path.at(s).weights + path.at(s).bias) for s in STRENGTHS
+        s: validation.search_overlaps(noisy[350:] @ path.at(s).weights + path.at(s).bias).mean()
+        for s in STRENGTHS
     }
     assert overlaps[found] == pytest.approx(max(overlaps.values()), abs=1e-3)
     assert overlaps[found] > overlaps[STRENGTHS[0]] + 0.02
 
 
 def test_among_maps_that_searchers_cannot_tell_apart_spec_diff_decides():
-    def candidate(overlap, spec_diff):
-        return Candidate("", None, overlap, spec_diff)
+    def candidate(overlap, spec_diff, n=1000):
+        spread = np.tile([0.2, -0.2], n // 2) if overlap < 0.5 else np.tile([-0.2, 0.2], n // 2)
+        return Candidate("", None, overlap + spread, spec_diff)
 
     assert best_candidate([candidate(0.5, 0.3), candidate(0.497, 0.1), candidate(0.4, 0.01)]) == 1
-    assert best_candidate([candidate(0.5, 0.3), candidate(0.48, 0.1)]) == 0
+    assert best_candidate([candidate(0.5, 0.3), candidate(0.47, 0.1)]) == 0
+    assert (
+        best_candidate([candidate(0.5, 0.3, 100), candidate(0.47, 0.1, 100)]) == 1
+    )  # two standard errors are 0.08
 
 
 def test_linear_is_what_features_without_use_leave():
