@@ -8,6 +8,7 @@ import math
 import struct
 import zipfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -89,6 +90,11 @@ class AlignmentMap:
                 f" expected {self.width} dimensions and a positive number."
             )
 
+    @cached_property
+    def _half_sq(self) -> NDArray[np.float32]:
+        """(|z|² + 1)/2 of each landmark."""
+        return np.asarray(0.5 + 0.5 * np.einsum("ij,ij->j", self.landmarks, self.landmarks), np.float32)
+
     @property
     def width(self) -> int:
         """Dimensions of the vectors that go in."""
@@ -149,7 +155,7 @@ class AlignmentMap:
         out[:, : d + 2 * m] = features(unit_rows, self.frequencies)
         kernel = out[:, d + 2 * m :]
         np.matmul(unit_rows, self.landmarks, out=kernel)
-        kernel -= 0.5 + 0.5 * np.einsum("ij,ij->j", self.landmarks, self.landmarks)
+        kernel -= self._half_sq
         kernel *= np.float32(self.bandwidth**-2)
         np.exp(kernel, out=kernel)
         return out
