@@ -97,9 +97,11 @@ class _Task:
     def strengths(self) -> Sequence[float]:
         return STRENGTHS if self.options.ridge is None else (self.options.ridge,)
 
-    @cached_property
-    def rotation(self) -> NDArray[np.float64]:
-        return rotation(self.found.moments)
+    def priors(self, n_inputs: int) -> list[NDArray[np.float64]]:
+        """What most of a map may be, of weights on so many inputs: a rotation, or nothing but a shift."""
+        own = rotation(self.found.moments)
+        found = [own] if own.shape[0] != own.shape[1] else [own, np.eye(len(own))]
+        return [np.concatenate([p, np.zeros((n_inputs - len(p), p.shape[1]))]) for p in found]
 
     @cached_property
     def bandwidths(self) -> tuple[float, float]:
@@ -177,10 +179,8 @@ class _KernelFit:
         assert task.found.feature_moments is not None
         self._task, self._features, self._sample = task, features, sample
         towards_zero = RidgePath(task.found.feature_moments)
-        prior = np.zeros((len(towards_zero.covariance), task.rotation.shape[1]))
-        prior[: len(task.rotation)] = task.rotation
         inputs = features.of(task.found.validation.a)
-        paths = [towards_zero, towards_zero.around(prior)]
+        paths = [towards_zero, *(towards_zero.around(prior) for prior in task.priors(inputs.shape[1]))]
         path, strength = strongest(paths, inputs, task.judge, task.strengths)
         self._path = path
         self._weights = path.weights(strength)
