@@ -19,6 +19,7 @@ __all__ = [
     "ranks",
     "recall",
     "search_overlap",
+    "twin_ranks",
 ]
 
 _BLOCK = 1024
@@ -49,6 +50,35 @@ def ranks(
         mine = similarity[np.arange(len(similarity)), own[rows]][:, None]
         found[rows] = (similarity > mine).sum(axis=1) + ((similarity == mine).sum(axis=1) - 1) / 2
         found[rows][mine[:, 0] == -np.inf] = len(gallery) - 1
+    return found
+
+
+def twin_ranks(
+    rows: NDArray[Any], twins: NDArray[Any], gallery: NDArray[Any], own: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Where each row's twin comes among its nearest of a gallery that may lack it, 0 for first; shape (n,).
+
+    Parameters
+    ----------
+    rows, twins, gallery
+        Unit rows, shapes (n, d), (n, d) and (m, d).
+    own
+        Which row of the gallery is each row's twin, -1 for none.
+
+    Notes
+    -----
+    As `ranks`: ties count half, and a similarity that is not finite ranks last. Memory: blocks of 1,024 x m.
+    """
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        similarity = _similarity(rows[block], gallery)
+        with_own = np.flatnonzero(own[block] >= 0)
+        mine = cosines(rows[block], twins[block])[:, None]
+        mine[with_own, 0] = similarity[with_own, own[block][with_own]]  # the same sum, rounded alike
+        ties = (similarity == mine).sum(axis=1) - (own[block] >= 0)
+        found[block] = (similarity > mine).sum(axis=1) + ties / 2
+        found[block][~np.isfinite(mine[:, 0])] = len(gallery)
     return found
 
 
