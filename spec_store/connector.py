@@ -47,6 +47,7 @@ class Capability(str, Enum):
     PARTITIONS = "partitions"  # more than one partition, for several workers
     ANNOTATE = "annotate"  # result columns can be written back to existing rows
     INDEX = "index"  # a scalar index can be built on a result column
+    SEARCH = "search"  # a vector index can be built on a result column, and searched
     TABLES = "tables"  # one URI holds several tables, by name
     CREATE = "create"  # a new table or file can be created from batches
     APPEND = "append"  # rows can be appended to a table, or replaced by key: what the run registry needs
@@ -265,6 +266,14 @@ class Source(ABC):
         that it finds as it is searched by default.
         """
         raise UnsupportedError(f"{self.describe()} has no vector indices.")
+
+    def search_index(self, column: str, queries: NDArray[np.float32], *, k: int) -> list[pa.Array] | None:
+        """Search a column through its vector index, as it is searched by default.
+
+        Returns, for each query, shape (n, d), the keys of at most `k` rows, nearest first; None where the
+        column has no such index.
+        """
+        return None
 
     def describe(self) -> str:
         """How messages name this source."""

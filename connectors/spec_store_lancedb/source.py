@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import lance
 import numpy as np
@@ -224,6 +225,14 @@ class LanceSource(Source):
             n_exact += len(exact)
         return n_found / max(n_exact, 1)
 
+    def search_index(self, column: str, queries: NDArray[np.float32], *, k: int) -> list[pa.Array] | None:
+        """By the index's own metric; rows that it does not hold yet are searched one by one."""
+        find_field(self, column)
+        indices = self._dataset.describe_indices()
+        if not any(column in i.field_names and i.index_type.startswith("IVF") for i in indices):
+            return None
+        return [_searched(self._dataset, {"column": column, "q": q, "k": k}) for q in queries]
+
     def _fragment(self, partition: Partition) -> lance.LanceFragment:
         fragment = self._dataset.get_fragment(int(partition.id))
         if fragment is None:
@@ -236,8 +245,13 @@ def _nearest(
 ) -> set[int]:
     """Row ids of the `k` nearest by cosine."""
     nearest = {"column": column, "q": query, "k": k, "metric": "cosine", "use_index": not exact}
+    return set(_searched(dataset, nearest).to_pylist())
+
+
+def _searched(dataset: lance.LanceDataset, nearest: dict[str, Any]) -> pa.Array:
+    """Row ids, nearest first."""
     found = dataset.scanner(columns=["_distance"], nearest=nearest, with_row_id=True).to_table()
-    return set(found[_KEY].to_pylist())
+    return found.sort_by("_distance")[_KEY].combine_chunks()
 
 
 def _selected(scanner: lance.LanceScanner, names: list[str], where: str | None) -> Iterator[pa.RecordBatch]:

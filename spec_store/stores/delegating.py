@@ -89,5 +89,8 @@ class DelegatingSource(Source):
     def create_vector_index(self, column: str, queries: NDArray[np.float32], *, k: int = 10) -> float:
         return self.source.create_vector_index(column, queries, k=k)
 
+    def search_index(self, column: str, queries: NDArray[np.float32], *, k: int) -> list[pa.Array] | None:
+        return self.source.search_index(column, queries, k=k)
+
     def describe(self) -> str:
         return self.source.describe()

@@ -204,6 +204,13 @@ class View(DelegatingSource):
         """The same columns, rows named by the source's own key."""
         return View(self.source, names=self.names)
 
+    def search_index(self, column: str, queries: NDArray[np.float32], *, k: int) -> list[pa.Array] | None:
+        """The source's answer, under this view's keys."""
+        found = self.source.search_index(self.names.get(column, column), queries, k=k)
+        if found is None or self._key_column is None:
+            return found
+        return [self.source.take(keys, [self._key_column]).column(1).combine_chunks() for keys in found]
+
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the source; `compute` gets batches of this view."""
         inner = self._inner(annotation.reads)

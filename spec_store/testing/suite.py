@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -429,6 +430,38 @@ class ConnectorTests:
         with pytest.raises(ColumnClashError, match="label"):
             opened.undo(["label"])
         assert "label" in opened.latest().schema.names
+
+    def test_a_vector_index_finds_rows_by_key_nearest_first(self, opened: Source) -> None:
+        self._need(Capability.SEARCH)
+        schema = pa.schema([("r_vector", pa.list_(pa.float32(), _WIDTH))])
+
+        def copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+            return pa.RecordBatch.from_arrays(
+                [batch.column(self.vector_column).cast(schema.types[0])], schema=schema
+            )
+
+        opened.annotate(replace(self._annotation(copied), schema=schema))
+        source = opened.latest()
+        keys, vectors = self._stream(source)
+        queries = vectors[::30] + np.float32(0.01)
+        assert source.search_index("r_vector", queries, k=5) is None  # there is none yet
+        recall = source.create_vector_index("r_vector", queries, k=5)
+        found = source.latest().search_index("r_vector", queries, k=5)
+        assert found is not None
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosine = queries / np.linalg.norm(queries, axis=1, keepdims=True) @ unit.T
+        right = 0
+        for answer, similarity in zip(found, cosine, strict=True):
+            rows = [keys.index(key) for key in answer.to_pylist()]
+            assert len(set(rows)) == 5
+            assert similarity[rows[0]] > np.sort(similarity)[-5]
+            right += len(set(rows) & set(np.argsort(-similarity)[:5].tolist()))
+        assert abs(right / (5 * len(queries)) - recall) < 0.05
+        assert recall > 0.6
+
+    def test_a_store_without_vector_indices_finds_nothing(self, opened: Source) -> None:
+        self._refuse(Capability.SEARCH)
+        assert opened.search_index(self.vector_column, np.ones((1, _WIDTH), np.float32), k=3) is None
 
     def test_undo_takes_the_results_away_and_nothing_else(self, opened: Source) -> None:
         self._need(Capability.ANNOTATE)
