@@ -40,7 +40,7 @@ demo: $(BIN)/.installed
 	$(BIN)/spec-store query --db $(DEMO_DB) --table images --select id,label,spec_pixels_hog_side,spec_pixels_hog_score \
 		--where "spec_pixels_hog_cluster = 1" --order-by "spec_pixels_hog_score desc" --limit 5
 	$(BIN)/spec-store align --db $(DEMO_DB) --table images --source pixels --target hog --key id --held-out 0.2
-	$(BIN)/spec-store gate --db $(DEMO_DB) --table images --source pixels --target hog
+	$(BIN)/spec-store gate --db $(DEMO_DB) --table images --source pixels --target hog --fail-under 0.5
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

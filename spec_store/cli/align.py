@@ -1,10 +1,9 @@
-"""`align`, `update` and `gate`: what a switch of models does to the rows."""
+"""`align` and `update`: the aligned column of a switch of models."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ from .text import format_number
 if TYPE_CHECKING:
     from ..connector import Location
     from ..workflows.align import Alignment
-    from ..workflows.gate import Gate
 
 _MOST_CLUSTERS = 10
 # With fewer test rows the capture of a cluster says little.
@@ -401,98 +399,3 @@ def update(table: str, db: Location, as_json: bool) -> None:
         for u in found
     ]
     echo_table(header, body, right=(3, 4, 5))
-
-
-@main.command()
-@headed(
-    "Data",
-    table_option,
-    click.option("--source", required=True, help="The column in use now."),
-    click.option("--target", required=True, help="The column to switch to."),
-    click.option(
-        "--key",
-        metavar="COLUMN",
-        help="The column that identifies rows. Default: the key of the recorded alignment.",
-    ),
-    on_missing_option,
-)
-@headed("Database", location_options)
-@headed(
-    "Evaluation",
-    click.option(
-        "--map",
-        "map_file",
-        type=click.Path(dir_okay=False),
-        help="Exported map. Default: the newest recorded.",
-    ),
-    click.option("--no-map", is_flag=True, help="Evaluate the switch without a map, by neighbours alone."),
-    click.option(
-        "--slice",
-        "slices",
-        multiple=True,
-        metavar="SQL",
-        help="Filter of rows to evaluate beside the clusters; may be repeated.",
-    ),
-    click.option(
-        "--fail-under",
-        type=float,
-        help="Least recall@k of a slice that passes. Default: 0.8; for a map within the source's space, or"
-        " none, the least overlap@k, 0.5.",
-    ),
-    click.option(
-        "--min-rows",
-        type=int,
-        default=50,
-        show_default=True,
-        help="Least number of rows of a slice that can fail.",
-    ),
-    click.option(
-        "--k", type=int, default=10, show_default=True, help="Number of neighbours in recall@k and overlap@k."
-    ),
-    click.option(
-        "--judged-rows", type=int, default=5000, show_default=True, help="Maximum number of rows evaluated."
-    ),
-)
-@headed("Results", json_option)
-def gate(
-    table: str, map_file: str | None, no_map: bool, slices: tuple[str, ...], as_json: bool, **fields: Any
-) -> None:
-    """Exit with 1 if a switch of models would break a cluster or slice; name the rows to re-embed.
-
-    \b
-    spec-store gate --table images --source clip --target dino
-    spec-store gate --table images --source clip --target dino --slice "label = 'cat'" --fail-under 0.9
-    """
-    from ..workflows.gate import gate as evaluate
-
-    if no_map and map_file:
-        raise click.UsageError("Give --map or --no-map, not both.")
-    with shown_progress() as progress:
-        found = evaluate(
-            table, map=None if no_map else map_file or "recorded", slices=slices, progress=progress, **fields
-        )
-    if as_json:
-        echo_json(found.to_json())
-    else:
-        _print_gate(found)
-    if found.failed:
-        sys.exit(1)
-
-
-def _print_gate(found: Gate) -> None:
-    a, b = found.columns
-    print_warnings(found.warnings)
-    echo(f"{a} to {b} with {found.map or 'no map'}; a slice passes from {found.fail_under:g} up")
-    header = ["slice", "rows", "evaluated", f"recall@{found.k}", f"overlap@{found.k}", "verdict"]
-    body = [
-        [
-            *(s.name, f"{s.n_rows:,}", f"{s.n_judged:,}"),
-            *("-" if v is None else f"{v:.3f}" for v in (s.recall, s.overlap)),
-            s.verdict,
-        ]
-        for s in (found.overall, *found.slices)
-    ]
-    echo_table(header, body, right=(1, 2, 3, 4))
-    if found.re_embed:
-        echo(f"Re-embed {found.n_re_embed:,} rows: {found.re_embed}")
-    echo(f"Failed: {', '.join(s.name for s in found.failed)}" if found.failed else "Passed.")

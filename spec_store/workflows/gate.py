@@ -1,165 +1,30 @@
-"""A gate for switching models: does the map serve a cluster or slice, or must its rows be re-embedded?"""
+"""A gate for switching models: what will a searcher still find, and which rows must be re-embedded?"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from ..alignment.maps import AlignmentMap, load_map
-from ..alignment.metrics import nearest, neighbour_overlap, ranks, recall
-from ..connector import Source, take_sample
-from ..errors import InputError, did_you_mean
-from ..keys import hash_keys, smallest_hashes
+from ..alignment.cutoff import CutOff, shift_cutoff
+from ..connector import Source
+from ..errors import InputError
 from ..progress import Progress, silent
-from ..stores.filters import negated, parenthesized
-from ..stores.locate import Database, open_columns, open_table
-from ..stores.references import ColumnRef
-from ..stores.vectors import normalize_rows
-from .annotated import held_alignments, held_comparisons, recorded_map
-from .pairs import SPLIT_SEED, PairReader, column_widths
+from ..stores.filters import quoted
+from ..stores.locate import Database
+from .annotated import held_comparisons
+from .gate_result import Gate, GateOptions
+from .plan import Plan, PlanSlice, budget_rows, make_plan
+from .real_queries import Queries, read_queries
+from .sampled import SwitchSample, draw_switch_sample
+from .searching import QueryFigures, search_table
+from .switch import GivenMap, Switch, open_switch
+from .verdicts import ALL_ROWS, FEWEST_QUERIES, Share, SwitchEvaluation, any_of
 
-__all__ = ["Gate", "GateOptions", "SliceVerdict", "gate"]
+__all__ = ["Gate", "GateOptions", "gate"]
 
-_SLICE_ROWS = 1000
-_MIN_EVALUATED = 10
-Verdict = Literal["keep", "re-embed", "in part", "too few rows"]
-_ALL = "true"
-_LEAST_RECALL, _LEAST_OVERLAP = 0.8, 0.5
-_FAILING = ("re-embed", "in part")
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """What to evaluate a switch on.
-
-    Attributes
-    ----------
-    slices
-        SQL filters beside the SPEC clusters of the newest comparison of these columns.
-    k
-        Of recall and overlap.
-    fail_under
-        A slice whose recall (or overlap) is less is to be re-embedded. None is 0.8 of recall, or 0.5 of
-        overlap where there is no map into the target's space.
-    min_rows
-        Slices with fewer rows in the table don't fail the gate.
-    judged_rows
-        Size of the target index that is searched: a sample of rows that the map was not fitted on.
-    key, on_missing
-        As in `CompareOptions`; the key is by default the one that `align` was given.
-    """
-
-    slices: tuple[str, ...] = ()
-    k: int = 10
-    fail_under: float | None = None
-    min_rows: int = 50
-    judged_rows: int = 5000
-    key: str | None = None
-    on_missing: Literal["error", "drop"] = "error"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slices", tuple(self.slices))
-        if self.fail_under is not None and not 0 <= self.fail_under <= 1:
-            raise InputError(f"fail_under is {self.fail_under}; expected a share from 0 to 1.")
-        for name, least in (("k", 1), ("min_rows", 0), ("judged_rows", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; expected {least} or more.")
-
-    @classmethod
-    def from_keywords(cls, given: dict[str, Any]) -> GateOptions:
-        """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
-        known = {f.name for f in fields(cls)}
-        for name in given:
-            if name not in known:
-                raise InputError(f"No option {name!r}. {did_you_mean(name, known)}")
-        return cls(**given)
-
-
-@dataclass(frozen=True)
-class SliceVerdict:
-    """One cluster or slice.
-
-    Attributes
-    ----------
-    name, where
-        What it is, and the SQL filter of its rows.
-    n_rows, n_judged
-        Its rows in the table, and those evaluated: not used in the fit, 1,000 at most.
-    recall
-        The share of evaluated rows whose aligned old vector finds its own target among the k nearest; None
-        without a map into the target's space.
-    overlap
-        The share of a row's k nearest neighbours in the target's space that it has in the aligned vectors
-        (without a map: in the source's).
-    verdict
-        By recall, or by overlap where there is none. "in part": what fails are rows of slices that are to be
-        re-embedded; without them, the slice would be kept.
-    """
-
-    name: str
-    where: str
-    n_rows: int
-    n_judged: int
-    recall: float | None
-    overlap: float | None
-    verdict: Verdict
-
-    @property
-    def measure(self) -> float:
-        """What the verdict goes by; NaN for too few rows."""
-        known = self.recall if self.recall is not None else self.overlap
-        return float("nan") if known is None else known
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The verdicts on a planned switch.
-
-    Attributes
-    ----------
-    overall
-        Of all rows together.
-    slices
-        Clusters first, then the slices that were named.
-    fail_under, k, min_rows
-        As given.
-    map
-        Which map was evaluated: a run, a file, or None for none.
-    re_embed
-        SQL filter of the rows to re-embed, None for no rows.
-    n_re_embed
-        How many these are.
-    warnings
-        What a person should know before relying on the verdicts.
-    """
-
-    table: str | None
-    columns: tuple[str, str]
-    map: str | None
-    k: int
-    fail_under: float
-    min_rows: int
-    overall: SliceVerdict
-    slices: tuple[SliceVerdict, ...]
-    re_embed: str | None
-    n_re_embed: int
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def failed(self) -> tuple[SliceVerdict, ...]:
-        """Clusters and slices of at least `min_rows` rows that the switch would break."""
-        evaluated = (self.overall, *self.slices)
-        return tuple(s for s in evaluated if s.verdict in _FAILING and s.n_rows >= self.min_rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that ``gate --json`` prints; its keys are stable."""
-        return {**asdict(self), "passed": not self.failed, "failed": [s.name for s in self.failed]}
+_CUTOFF_QUERIES = 500
 
 
 def gate(
@@ -168,125 +33,150 @@ def gate(
     target: str,
     *,
     db: Database = None,
-    map: AlignmentMap | str | os.PathLike[str] | Literal["recorded"] | None = "recorded",
+    map: GivenMap = "recorded",
+    queries: Any = None,
     progress: Progress = silent,
     options: GateOptions | None = None,
     **keywords: Any,
 ) -> Gate:
-    """Evaluate a switch from `source` to `target`: which rows the map carries over, and which it does not.
+    """Evaluate a switch from `source` to `target`: of what a searcher should find, what will be found.
 
     Parameters
     ----------
     map
         "recorded" is the newest that `align` wrote for these columns; else a map, its file, or None for a
         switch without any.
+    queries
+        Real queries: a file, a table, ``connector:uri``, or data in memory. By default test rows of the map
+        stand in for them.
     options
         Everything else; or give the fields of `GateOptions` as keywords.
 
     Raises
     ------
     InputError
-        No such table, columns, map or filter; or no row that the map was not fitted on.
+        No such table, columns, map, queries or filter; or no row that the map was not fitted on.
 
     Notes
     -----
-    Cost: a pass over the keys per slice, and 1,000 rows of each read. Recall is against a gallery of
-    `judged_rows` targets: the larger it is, the harder.
+    The verdicts go by a sample: `query_rows` test rows, and up to 200 of each slice, search `judged_rows`
+    rows. The more rows are searched, the harder it is to find the right ones. Real queries search the whole
+    table, exactly. Cost: two passes over the keys, one or two per slice, the sampled rows, and with real
+    queries one pass over the vectors.
     """
     if options is None:
         options = GateOptions.from_keywords(keywords)
     elif keywords:
         raise InputError(f"Give either options or keywords ({', '.join(keywords)}), not both.")
-    refs = [ColumnRef.parse(column) for column in (source, target)]
-    pair = refs[0].name, refs[1].name
-    own = open_table(table, db)  # a wrong name is reported before a map that is missing
-    fitted, which = _map(map, own, pair)
-    about = fitted.about if fitted else {}
-    opened = open_columns(
-        [source, target],
-        table=table,
-        db=db,
-        key=options.key or about.get("key"),
-        on_missing=options.on_missing,
-    ).source
-    widths = column_widths(opened, pair)
-    if fitted is not None and fitted.width != widths[0]:
-        raise InputError(f"The map takes {fitted.width} dimensions; {pair[0]!r} has {widths[0]}.")
-    reader = PairReader(opened, pair, widths, float(about.get("held_out", 1.0)), int(about.get("seed", 0)))
-    clusters = _clusters(opened, pair)
-    wanted = [("all rows", _ALL), *clusters, *((where, where) for where in options.slices)]
-    counts = [opened.count(where) for _, where in wanted]  # refuses what is no filter before any work
+    named = [n for n in ("query_source", "query_target", "relevant") if getattr(options, n) is not None]
+    if queries is None and named:
+        raise InputError(f"{named[0]} is a column of the queries, and no queries are given (--queries).")
+    switch = open_switch(
+        table, source, target, db=db, map=map, key=options.key, on_missing=options.on_missing
+    )
+    if options.cutoff is not None and switch.map is None:
+        raise InputError(
+            "A cut-off is moved to the mapped index: without a map there is none. Leave out cutoff."
+        )
+    return _evaluated(switch, table, queries, db, options, progress)
 
-    in_target = fitted is not None and not about.get("in_place", False) and fitted.out_width == widths[1]
-    fail_under = options.fail_under
-    if fail_under is None:
-        fail_under = _LEAST_RECALL if in_target else _LEAST_OVERLAP
-    evaluator = _SliceEvaluator(reader, fitted, in_target, options.k, fail_under, options.judged_rows)
-    verdicts = []
-    progress("gate", 0, len(wanted))
-    for (name, where), n_rows in zip(wanted, counts, strict=True):
-        verdicts.append(evaluator.verdict(name, where, n_rows))
-        progress("gate", 1, len(wanted))
-    verdicts, filter_ = _separated(evaluator, verdicts)
+
+def _evaluated(
+    switch: Switch, table: str, queries: Any, db: Database, options: GateOptions, progress: Progress
+) -> Gate:
+    clusters = _clusters(switch.source, switch.columns)
+    slices = [*clusters, *((where, where) for where in options.slices)]
+    count = switch.source.count
+    n_rows = count()
+    counts = [count(where) for _, where in slices]  # refuses what is no filter before any work
+    if options.k >= n_rows:
+        raise InputError(f"k is {options.k}; {switch.source.describe()} has {n_rows:,} rows, expected fewer.")
+    asked = None if queries is None else _asked(switch, queries, db, options)
+
+    filters = [where for _, where in slices]
+    sample = _sampled(switch, filters, counts, n_rows, options, progress)
+    evaluation = SwitchEvaluation(switch, sample, options.k, options.fail_under)
+    names = ["all rows", *(name for name, _ in slices)]
+    verdicts, failing = evaluation.verdicts(names, [ALL_ROWS, *filters], [n_rows, *counts])
+    re_embed = any_of([verdicts[i].where for i in failing], beside=switch.embedded_filter)
+    plan = _plan(evaluation, slices, n_rows, options)
+    if asked is None and options.whole_table and len(sample.index) < n_rows:
+        asked = _stand_ins(switch, sample)
+    mixed = re_embed if plan is None or options.budget is None else plan.where
     return Gate(
         table=table,
-        columns=pair,
-        map=which,
+        columns=switch.columns,
+        map=switch.name,
+        in_place=switch.in_place,
         k=options.k,
-        fail_under=fail_under,
+        fail_under=options.fail_under,
         min_rows=options.min_rows,
+        n_rows=n_rows,
+        n_searched=len(sample.index),
+        n_embedded=_n_embedded(switch, sample, n_rows),
         overall=verdicts[0],
         slices=tuple(verdicts[1:]),
-        re_embed=filter_,
-        n_re_embed=opened.count(filter_) if filter_ else 0,
-        warnings=() if clusters else (_no_clusters(pair),),
+        re_embed=re_embed,
+        n_re_embed=_n_re_embed(count, re_embed, n_rows),
+        mixed=_mixed(evaluation, failing),
+        through_index=evaluation.through_index(),
+        plan=plan,
+        cutoff=None if options.cutoff is None else _moved(switch, sample, asked, options.cutoff),
+        queries=None if asked is None else _searched(switch, asked, options.k, mixed, n_rows, progress),
+        warnings=tuple(_warnings(switch, sample, bool(clusters))),
     )
 
 
-def _no_clusters(pair: tuple[str, str]) -> str:
-    return (
-        f"the table holds no clusters of {pair[0]} and {pair[1]}, so only all rows and the slices named are"
-        " evaluated: run spec-store compare first."
+def _sampled(
+    switch: Switch,
+    filters: Sequence[str],
+    counts: Sequence[int],
+    n_rows: int,
+    options: GateOptions,
+    progress: Progress,
+) -> SwitchSample:
+    progress("sample", 0, len(filters))
+    sample = draw_switch_sample(
+        switch,
+        filters,
+        counts,
+        n_rows=n_rows,
+        index_rows=options.judged_rows,
+        query_rows=options.query_rows,
+        progress=lambda n: progress("sample", n, len(filters)),
     )
-
-
-def _separated(
-    evaluator: _SliceEvaluator, verdicts: Sequence[SliceVerdict]
-) -> tuple[list[SliceVerdict], str | None]:
-    """Slices that fail by themselves, and those that do for rows of others; the filter of the former.
-
-    The worst comes first, and all rows together last: each is evaluated again without the rows that are to be
-    re-embedded by then.
-    """
-    separated = list(verdicts)
-    filters: list[str] = []
-    failing = [i for i, v in enumerate(separated) if v.verdict == "re-embed"]
-    for i in sorted(failing, key=lambda i: (separated[i].where == _ALL, separated[i].measure)):
-        v = separated[i]
-        if filters:
-            rest = evaluator.verdict(
-                v.name, f"{parenthesized(v.where)} AND {negated(' OR '.join(filters))}", v.n_rows
-            )
-            if rest.verdict != "re-embed":
-                separated[i] = replace(v, verdict="in part")
-                continue
-        filters = [_ALL] if v.where == _ALL else [*filters, parenthesized(v.where)]
-    return separated, " OR ".join(filters) or None
-
-
-def _map(given: Any, source: Source, pair: tuple[str, str]) -> tuple[AlignmentMap | None, str | None]:
-    """The map to be evaluated, and what it is called."""
-    if given is None or isinstance(given, AlignmentMap):
-        return given, None if given is None else "given"
-    if given != "recorded":
-        return load_map(os.fspath(given)), os.fspath(given)
-    run = next((run for run in held_alignments(source) if run.columns == pair), None)
-    if run is None:
+    if sample.n_common < FEWEST_QUERIES or len(sample.index) <= options.k:
         raise InputError(
-            f"{source.describe()} holds no column that aligns {pair[0]!r} to {pair[1]!r}. Run spec-store"
-            " align, or give --map FILE, or --no-map to evaluate the switch without one."
+            f"{sample.n_common} test rows of the map, never fitted on, and {len(sample.index)} rows of"
+            f" {switch.source.describe()} can be evaluated; expected at least {FEWEST_QUERIES}, and more than"
+            f" k = {options.k}."
         )
-    return recorded_map(run, source), f"run {run.run_id}"
+    return sample
+
+
+def _stand_ins(switch: Switch, sample: SwitchSample) -> Queries:
+    """The uniform sample of test rows, as queries of the whole table."""
+    n = sample.n_common
+    target = None if switch.in_place else sample.rows.target[:n]
+    return Queries(sample.rows.source[:n], target, own=sample.names[:n])
+
+
+def _asked(switch: Switch, queries: Any, db: Database, options: GateOptions) -> Queries:
+    return read_queries(
+        switch,
+        queries,
+        query_source=options.query_source,
+        query_target=options.query_target,
+        relevant=options.relevant,
+        db=db,
+    )
+
+
+def _searched(
+    switch: Switch, asked: Queries, k: int, re_embed: str | None, n_rows: int, progress: Progress
+) -> QueryFigures:
+    progress("search", 0, n_rows)
+    return search_table(switch, asked, k, re_embed=re_embed, progress=lambda n: progress("search", n, n_rows))
 
 
 def _clusters(source: Source, pair: tuple[str, str]) -> list[tuple[str, str]]:
@@ -297,66 +187,79 @@ def _clusters(source: Source, pair: tuple[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-@dataclass
-class _SliceEvaluator:
-    reader: PairReader
-    map: AlignmentMap | None
-    in_target: bool
-    k: int
-    fail_under: float
-    judged_rows: int
-
-    def __post_init__(self) -> None:
-        self._gallery_keys, self._gallery = self._rows(_ALL, self.judged_rows)
-        if len(self._gallery_keys) < _MIN_EVALUATED:
-            raise InputError(
-                f"{len(self._gallery_keys)} rows of {self.reader.source.describe()} are test rows of the"
-                f" map, never fitted on; at least {_MIN_EVALUATED} are needed to evaluate it."
-            )
-
-    def _rows(self, where: str, n: int) -> tuple[NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
-        """At most `n` held-out rows: their keys, and pairs of unit rows."""
-        r = self.reader
-        seed = SPLIT_SEED + r.seed
-        keys = ((b.column(0), b.column(0)) for b in r.source.batches([], where=where, batch_rows=1 << 16))
-        chosen, positions = smallest_hashes(keys, n, seed)
-        if not len(chosen):
-            return np.empty(0, object), (np.empty((0, r.widths[0])), np.empty((0, r.widths[1])))
-        held = hash_keys(chosen, seed) / 2.0**64 < r.held_out
-        rows = take_sample(
-            r.source, chosen.filter(pa.array(held)), positions[held], list(r.columns), where
-        ).combine_chunks()
-        if not len(rows):
-            return np.empty(0, object), (np.empty((0, r.widths[0])), np.empty((0, r.widths[1])))
-        batch = rows.to_batches()[0]
-        found = r.decoded(batch)
-        keys_of = np.array(batch.column(0).to_pylist(), object)
-        return keys_of[found.usable], found.unit_rows(np.ones(len(batch), bool))
-
-    def verdict(self, name: str, where: str, n_rows: int) -> SliceVerdict:
-        """Judge a slice's held-out rows against the gallery and themselves."""
-        keys, (a, b) = (
-            (self._gallery_keys, self._gallery) if where == _ALL else self._rows(where, _SLICE_ROWS)
+def _warnings(switch: Switch, sample: SwitchSample, has_clusters: bool) -> list[str]:
+    a, b = switch.columns
+    found = []
+    if not has_clusters:
+        found.append(
+            f"the table holds no clusters of {a} and {b}, so only all rows and the slices named are"
+            " evaluated: run spec-store compare first."
         )
-        if len(keys) < _MIN_EVALUATED:
-            return SliceVerdict(name, where, n_rows, len(keys), None, None, "too few rows")
-        known = {key: i for i, key in enumerate(self._gallery_keys)}
-        new = np.array([key not in known for key in keys])
-        own = np.array([known.get(key, -1) for key in keys], np.intp)
-        own[new] = len(known) + np.arange(int(new.sum()))
-        gallery_a, gallery_b = (
-            np.concatenate([held, rows[new]]) for held, rows in zip(self._gallery, (a, b), strict=True)
+    if switch.aligned is not None and (n := switch.source.count(f"{quoted(switch.aligned)} IS NULL")):
+        found.append(
+            f"{n:,} rows have no {switch.aligned} yet, and are evaluated as spec-store update would fill"
+            " them."
         )
-        gallery_f, f = self._aligned(gallery_a), self._aligned(a)
-        overlap = neighbour_overlap(
-            nearest(f, self.k, gallery=gallery_f, own=own), nearest(b, self.k, gallery=gallery_b, own=own)
-        ).mean()
-        found = recall(ranks(f, gallery_b, own), self.k) if self.in_target else None
-        measure = float(overlap) if found is None else found
-        verdict: Verdict = "keep" if measure >= self.fail_under else "re-embed"
-        return SliceVerdict(name, where, n_rows, len(keys), found, float(overlap), verdict)
+    if switch.n_without_target:
+        found.append(
+            f"{switch.n_without_target:,} rows have no {b} yet: what a search should find is known among the"
+            " others alone, which are evaluated as if all of them were mapped."
+        )
+    if sample.n_unusable:
+        found.append(
+            f"{sample.n_unusable:,} sampled rows have no usable {a if switch.in_place else b} and were left"
+            " out."
+        )
+    return found
 
-    def _aligned(self, a: NDArray[Any]) -> NDArray[Any]:
-        if self.map is None:
-            return a
-        return normalize_rows(self.map.transform(a))
+
+def _n_re_embed(count: Callable[[str], int], where: str | None, n_rows: int) -> int:
+    if where is None:
+        return 0
+    return n_rows if where == ALL_ROWS else count(where)  # a store without filters has all rows, too
+
+
+def _n_embedded(switch: Switch, sample: SwitchSample, n_rows: int) -> int:
+    if switch.embedded_filter is not None:
+        return switch.source.count(switch.embedded_filter)
+    return round(n_rows * float(sample.rows.embedded[sample.index].mean()))
+
+
+def _mixed(evaluation: SwitchEvaluation, failing: Sequence[int]) -> Share | None:
+    if not failing or evaluation.switch.map is None:
+        return None
+    return evaluation.mixed(None if 0 in failing else [i - 1 for i in failing])
+
+
+def _plan(
+    evaluation: SwitchEvaluation, slices: Sequence[tuple[str, str]], n_rows: int, options: GateOptions
+) -> Plan | None:
+    switch, sample = evaluation.switch, evaluation.sample
+    if switch.map is None:
+        return None
+    return make_plan(
+        evaluation.search,
+        sample.n_common,
+        [PlanSlice(name, where, sample.members[i][sample.index]) for i, (name, where) in enumerate(slices)],
+        embedded=sample.rows.embedded[sample.index],
+        embedded_filter=switch.embedded_filter,
+        count=switch.source.count,
+        budget=None if options.budget is None else budget_rows(options.budget, n_rows),
+    )
+
+
+def _moved(switch: Switch, sample: SwitchSample, asked: Queries | None, cutoff: float) -> CutOff:
+    """The cut-off on pairs of queries, real ones where both models' vectors are known, and sampled rows."""
+    rows, n = sample.rows, min(_CUTOFF_QUERIES, sample.n_common)
+    old, new = rows.source[:n], switch.reference(rows)[:n]
+    own = sample.own[:n]
+    real_new = None if asked is None else asked.source if switch.in_place else asked.target
+    if asked is not None and asked.own is None and asked.source is not None and real_new is not None:
+        old, new = asked.source[:_CUTOFF_QUERIES], real_new[:_CUTOFF_QUERIES]
+        own = np.full(len(old), -1)
+    index = [part[sample.index] for part in (rows.source, rows.indexed, switch.reference(rows))]
+    similarities = [q @ x.T for q, x in zip((old, new, new), index, strict=True)]
+    for x in similarities:
+        x[np.flatnonzero(own >= 0), own[own >= 0]] = np.nan
+    before, after, target = (x.ravel() for x in similarities)
+    return shift_cutoff(cutoff, before, after, target)

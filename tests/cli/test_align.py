@@ -1,4 +1,4 @@
-"""`align`, `gate`, `update` and `compare --align` as commands: what they print, write and exit with."""
+"""`align`, `update` and `compare --align` as commands: what they print, write and exit with."""
 
 import json
 import re
@@ -105,20 +105,6 @@ def test_what_is_no_better_is_shown_and_not_written_unless_forced(db, tmp_path):
     assert "clip_as_dino" in names(db)
 
 
-def test_gate_exits_with_1_if_a_slice_fails_and_names_its_rows(db):
-    run("align", *PAIR, *QUICK, db=db)
-    asked = ["gate", "--table", "images", "--source", "clip", "--target", "dino"]
-    done = run(*asked, "--fail-under", "0", "--slice", "label = 'group 0'", db=db)
-    assert done.stdout.splitlines()[-1] == "Passed."
-    failed = run(*asked, "--fail-under", "1", "--slice", "label = 'group 0'", db=db, code=1)
-    assert failed.stdout.splitlines()[-1].startswith("Failed: ")
-    assert "Re-embed " in failed.stdout
-    found = json.loads(run(*asked, "--fail-under", "1", "--json", "--no-map", db=db, code=1).stdout)
-    assert found["passed"] is False
-    assert found["map"] is None
-    assert found["n_re_embed"] == 2000
-
-
 def test_compare_then_align_in_one_go(db):
     few = ["--table", "images", "--cols", "clip,dino", "--where", "id < 1500", *SMALL]
     done = run("compare", *few, "--align", "dino:clip", db=db)
@@ -161,7 +147,6 @@ def test_update_fills_late_rows(db):
         (["align", *PAIR, "--dry-run", "--index"], "--index has no use"),
         (["align", *PAIR, "--export", "absent/map.npz"], "there is no folder"),
         (["align", "--table", "images", "--source", "clip"], "--target"),
-        (["gate", *PAIR, "--map", "x", "--no-map"], "not both"),
         (["compare", "--table", "images", "--cols", "clip,dino", "--align", "clip:dina"], "clip:dino"),
         (["compare", "--cols", "clip,dino", "--out", "x.parquet", "--align", "clip:dino"], "--out"),
     ],
@@ -178,7 +163,6 @@ def test_usage_errors_exit_with_2(db, arguments, said):
         (["align", *PAIR[:-2], "--kind", "cubic"], "kind is 'cubic'"),
         (["align", "--table", "image", "--source", "clip", "--target", "dino"], "No table 'image'"),
         (["align", "--table", "images", "--source", "clap", "--target", "dino"], "Did you mean 'clip'?"),
-        (["gate", "--table", "images", "--source", "clip", "--target", "dino"], "Run spec-store align"),
         (["update", "--table", "images"], "run spec-store align first"),
     ],
 )
