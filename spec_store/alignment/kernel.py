@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spectral.features import NystroemMap, kmeans_landmarks
+from ..stores.streaming import ordered_map
 from ..stores.vectors import Vectors, normalize_rows
 from .maps import AlignmentMap
 from .metrics import difference_eigenvalues, nearest, neighbour_overlap
@@ -21,7 +22,7 @@ from .start import Linear, PairMoments, RidgePath
 
 __all__ = ["STRENGTHS", "Candidate", "Features", "Validation", "best_candidate", "fit_features", "strongest"]
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, 100.0)
+STRENGTHS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, 100.0)
 """Penalties that are tried, as shares of the mean variance of the inputs."""
 
 _NEIGHBOURS = 10
@@ -135,6 +136,8 @@ def strongest(
     inputs: NDArray[np.floating],
     validation: Validation,
     strengths: Sequence[float] = STRENGTHS,
+    *,
+    workers: int = 1,
 ) -> tuple[RidgePath, float]:
     """The path, of several over the same inputs, and the strength of the highest search overlap.
 
@@ -146,10 +149,13 @@ def strongest(
     mean, basis = paths[0].moments, paths[0].basis
     within = (inputs - mean.mean_a) @ basis
     tried = [(path, s) for path in paths for s in strengths]
-    overlaps = [
-        validation.search_overlaps(within @ path.weights(s) + mean.mean_b).mean() for path, s in tried
-    ]
-    return tried[int(np.argmax(overlaps))]
+
+    def overlap(one: tuple[RidgePath, float]) -> float:
+        path, strength = one
+        outputs = within @ path.weights(strength) + mean.mean_b
+        return float(validation.search_overlaps(outputs.astype(np.float32)).mean())
+
+    return tried[int(np.argmax(list(ordered_map(overlap, tried, workers=workers))))]
 
 
 @dataclass(frozen=True)

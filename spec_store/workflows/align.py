@@ -23,7 +23,7 @@ from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
 from ..stores.files import atomic_file
 from ..stores.locate import Database, open_columns, open_data
-from ..stores.streaming import usable_cores
+from ..stores.streaming import ordered_map, usable_cores
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_annotation, aligned_schema
@@ -398,15 +398,18 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
                 options,
                 features=features,
                 sample=sample,
+                workers=workers,
                 progress=lambda rows: progress("fit", rows, n_fitted),
             )
         maps = fits.maps
         chosen += list(maps).index(fits.chosen)
     with timed(seconds, "evaluate"), one_blas_thread():
         evaluations = [evaluator.before()]
-        evaluations += [
-            evaluator.after(name, normalize_rows(m.transform(found.held_out.a))) for name, m in maps.items()
-        ]
+        evaluations += ordered_map(
+            lambda name: evaluator.after(name, normalize_rows(maps[name].transform(found.held_out.a))),
+            maps,
+            workers=workers,
+        )
     best = list(maps.values())[chosen - 1]
     if task.map is None:
         best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))

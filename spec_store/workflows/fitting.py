@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,11 +16,16 @@ from ..alignment.objective import Objective
 from ..alignment.options import AlignOptions
 from ..alignment.start import Linear, RidgePath, procrustes_start, rotation
 from ..spectral.bandwidth import auto_bandwidths
+from ..stores.streaming import ordered_map
 from .pairs import Gathered, PairReader, mini_batches
 
 __all__ = ["Fits", "fit_all"]
 
+_Maps = dict[str, AlignmentMap]
 _SHARES = (0.0, 0.5, 1.0)
+_CURVE = "kernel, variance {:.0%}"
+# Shown and never written: its rows crowd around their mean, and it compares worse than it searches.
+_SHRUNKEN = _CURVE.format(0.0)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ def fit_all(
     *,
     features: Features | None,
     sample: Pair | None,
+    workers: int,
     progress: Callable[[int], None],
 ) -> Fits:
     """Every kind with every fidelity asked for, on the same rows.
@@ -55,22 +61,24 @@ def fit_all(
     features, sample
         For a "kernel" map, the features that the moments hold, and training rows to polish it on.
     """
-    task = _Task(reader, found, options, progress)
-    fits: dict[str, AlignmentMap] = {}
-    others: dict[str, AlignmentMap] = {}
-    if features is not None and sample is not None:
-        kernel = _KernelFit(task, features, sample)
-        for mu in options.fidelity:
-            fits[task.name("kernel", mu)] = kernel.polished(mu)
-        others |= kernel.curve()
-    fits |= task.descended()
-    candidates = [
-        Candidate(name, m, task.judge.search_overlaps(y), task.judge.spec_diff(y))
-        for name, m in (fits | others).items()
-        for y in [m.transform(found.validation.a)]
+    task = _Task(reader, found, options, workers, progress)
+    jobs: list[Callable[[], tuple[_Maps, _Maps]]] = [
+        lambda: _kernel_fits(task, features, sample),
+        lambda: ({}, task.closed_forms()),
     ]
-    others |= {} if options.in_place else task.closed_forms()
-    return Fits(fits | others, candidates[best_candidate(candidates)].name)
+    (fits, curve), (_, linear) = ordered_map(lambda job: job(), jobs, workers=workers)
+    fits |= task.descended()
+    writable = fits | {name: m for name, m in curve.items() if name != _SHRUNKEN}
+    candidates = list(ordered_map(task.candidate, writable.items(), workers=workers))
+    return Fits(fits | curve | linear, candidates[best_candidate(candidates)].name)
+
+
+def _kernel_fits(task: _Task, features: Features | None, sample: Pair | None) -> tuple[_Maps, _Maps]:
+    """Polished maps, and those with shares of the variance restored; none where none are asked for."""
+    if features is None or sample is None:
+        return {}, {}
+    kernel = _KernelFit(task, features, sample)
+    return {task.name("kernel", mu): kernel.polished(mu) for mu in task.options.fidelity}, kernel.curve()
 
 
 @dataclass
@@ -78,12 +86,14 @@ class _Task:
     reader: PairReader
     found: Gathered
     options: AlignOptions
+    workers: int
     progress: Callable[[int], None]
 
-    @cached_property
-    def judge(self) -> Validation:
+    judge: Validation = field(init=False)
+
+    def __post_init__(self) -> None:
         a, b = self.found.validation
-        return Validation(a if self.options.in_place else b, b)
+        self.judge = Validation(a if self.options.in_place else b, b)
 
     @cached_property
     def path(self) -> RidgePath:
@@ -91,11 +101,17 @@ class _Task:
 
     @cached_property
     def strength(self) -> float:
-        return strongest([self.path], self.found.validation.a, self.judge, self.strengths)[1]
+        return self.strongest([self.path], self.found.validation.a)[1]
 
-    @property
-    def strengths(self) -> Sequence[float]:
-        return STRENGTHS if self.options.ridge is None else (self.options.ridge,)
+    def strongest(self, paths: Sequence[RidgePath], inputs: NDArray[np.float32]) -> tuple[RidgePath, float]:
+        given = self.options.ridge
+        strengths = STRENGTHS if given is None else (given,)
+        return strongest(paths, inputs, self.judge, strengths, workers=self.workers)
+
+    def candidate(self, named: tuple[str, AlignmentMap]) -> Candidate:
+        name, fitted = named
+        outputs = fitted.transform(self.found.validation.a)
+        return Candidate(name, fitted, self.judge.search_overlaps(outputs), self.judge.spec_diff(outputs))
 
     def priors(self, n_inputs: int) -> list[NDArray[np.float64]]:
         """What most of a map may be, of weights on so many inputs: a rotation, or nothing but a shift."""
@@ -161,7 +177,9 @@ class _Task:
         return self.path.restored(self.strength)
 
     def closed_forms(self) -> dict[str, AlignmentMap]:
-        """By name, the linear maps that need no fit."""
+        """By name, the linear maps into the target's space that need no fit."""
+        if self.options.in_place:
+            return {}
         return {
             "ridge": _linear(self.path.at(self.strength)),
             "procrustes": _linear(procrustes_start(self.found.moments)),
@@ -181,22 +199,21 @@ class _KernelFit:
         towards_zero = RidgePath(task.found.feature_moments)
         inputs = features.of(task.found.validation.a)
         paths = [towards_zero, *(towards_zero.around(prior) for prior in task.priors(inputs.shape[1]))]
-        path, strength = strongest(paths, inputs, task.judge, task.strengths)
-        self._path = path
-        self._weights = path.weights(strength)
-        self._transport = path.transport(self._weights)
+        path, strength = task.strongest(paths, inputs)
+        self._moments = path.moments
+        weights = path.weights(strength)
+        self._weights = path.basis @ weights
+        self._transport = path.transport(weights)
         self._validation = self._predictions(inputs)
 
     def _predictions(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of validation or sampled rows, centred."""
-        weights = self._path.basis @ self._weights
-        return np.asarray(
-            inputs @ weights.astype(np.float32) - (self._path.moments.mean_a @ weights), np.float32
-        )
+        mean = self._moments.mean_a @ self._weights
+        return np.asarray(inputs @ self._weights.astype(np.float32) - mean, np.float32)
 
     def polished(self, mu: float) -> AlignmentMap:
         """From full variance on, by the objective with this fidelity."""
-        task, mean = self._task, self._path.moments.mean_b
+        task, mean = self._task, self._moments.mean_b
         fitting = Fitting(
             Linear(self._transport, mean),
             Pair(self._validation, task.found.validation.b),
@@ -229,15 +246,15 @@ class _KernelFit:
     def curve(self) -> dict[str, AlignmentMap]:
         """By name, with shares of the variance restored: from the best neighbours to the lowest SPEC-diff."""
         one = np.eye(len(self._transport))
-        mean = self._path.moments.mean_b
+        mean = self._moments.mean_b
         return {
-            f"kernel, variance {share:.0%}": self._composed((1 - share) * one + share * self._transport, mean)
+            _CURVE.format(share): self._composed((1 - share) * one + share * self._transport, mean)
             for share in _SHARES
         }
 
     def _composed(self, matrix: NDArray[np.float64], bias: NDArray[np.float64]) -> AlignmentMap:
-        weights = self._path.basis @ (self._weights @ matrix)
-        return self._features.to_map(Linear(weights, bias - self._path.moments.mean_a @ weights))
+        weights = self._weights @ matrix
+        return self._features.to_map(Linear(weights, bias - self._moments.mean_a @ weights))
 
 
 def _linear(linear: Linear) -> AlignmentMap:
