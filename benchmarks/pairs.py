@@ -37,6 +37,7 @@ _HOMES = {
     "pictures": "neural_pairs",
     "pictures-names": "neural_pairs",
     "overlay": "neural_pairs",
+    "family": "neural_pairs",
 }
 NAMES = tuple(_HOMES)
 
