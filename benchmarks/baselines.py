@@ -60,7 +60,7 @@ def ridge(old: Matrix, new: Matrix, seed: int) -> Map:
 
 
 def low_rank(old: Matrix, new: Matrix, seed: int) -> Map:
-    """Reduced-rank regression [2]_: ridge's predictions on their leading directions, as many as are chosen."""
+    """Reduced-rank regression [2]_: ridge's predictions on their leading directions, a chosen number."""
     fit, check = _split(len(old), seed)
     searched = _Searched(old[check], new[check])
     moments = _Moments(old[fit], new[fit])

@@ -27,9 +27,9 @@ from typing import Any, get_args
 import numpy as np
 from baselines import BASELINES, Map, residual_perceptron
 from numpy.typing import NDArray
+from outcomes import Outcome, as_markdown, as_text, fill, summary
 from pairs import default_folder
 from searches import Clusters, Search, as_table
-from tables import Outcome, as_markdown, as_text, fill, summary
 from upgrade_pairs import NAMES, Upgrade, load_available
 
 import spec_store

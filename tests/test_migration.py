@@ -9,9 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from baselines import BASELINES
 from evaluation import unit_rows
+from outcomes import BEGIN, END, Outcome, cells, difference, fill, mean_of, summary
+from outcomes import FIGURES as FIGURES_SHOWN
 from searches import Search, ndcg, ranked
-from tables import BEGIN, END, Outcome, cells, difference, fill, mean_of, summary
-from tables import FIGURES as FIGURES_SHOWN
 from upgrade_pairs import quantised
 
 OVERLAP = FIGURES_SHOWN[0]
