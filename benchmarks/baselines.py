@@ -36,7 +36,7 @@ RANKS = (16, 32, 64, 128, 256)
 HIDDEN = 512
 BATCH = 200
 MOST_BATCHES = 1000
-PATIENCE = 8  # epochs
+PATIENCE = 6  # epochs
 
 
 def mean_shift(old: Matrix, new: Matrix, seed: int) -> Map | None:
@@ -65,7 +65,7 @@ def low_rank(old: Matrix, new: Matrix, seed: int) -> Map:
     searched = _Searched(old[check], new[check])
     moments = _Moments(old[fit], new[fit])
     tried = {}
-    for strength in STRENGTHS[::2]:
+    for strength in STRENGTHS[::3]:
         solution = moments.solve(strength)
         directions = _leading(old[fit], solution)
         for rank in (r for r in RANKS if r < directions.shape[1]):
@@ -123,6 +123,7 @@ class _Moments:
         self._crossed = self._basis.T @ (centred.T @ (new - self._means[1])) / len(old)
 
     def solve(self, strength: float) -> Affine:
+        """With a penalty of `strength` times the mean variance of the old rows."""
         penalised = self._values + strength * self._values.mean()
         weights = self._basis @ (self._crossed / penalised[:, None])
         bias = self._means[1] - self._means[0] @ weights

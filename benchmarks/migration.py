@@ -3,7 +3,8 @@
 python benchmarks/migration.py                                # every pair, every map, five splits
 python benchmarks/migration.py --pairs digits,int8 --seeds 1  # a look at two pairs
 python benchmarks/migration.py --json results.json            # the figures of each pair, map and split, too
-python benchmarks/migration.py --read results.json            # tables of figures that were kept
+python benchmarks/migration.py --maps "ours: kernel" --json ours.json     # one map again, on the same splits
+python benchmarks/migration.py --read results.json ours.json  # tables of figures that were kept
 python benchmarks/migration.py --read results.json --fill docs/switching.md  # put them into the document
 
 A fifth of each pair's rows is held out and searched, drawn anew for each seed; all maps see the same
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from baselines import BASELINES, Map, residual_perceptron
+from baselines import BASELINES, Map, ridge
 from numpy.typing import NDArray
 from outcomes import Outcome, as_markdown, as_text, fill, summary
 from pairs import default_folder
@@ -88,7 +89,7 @@ def fits_of(names: Sequence[str]) -> dict[str, Callable[[Matrix, Matrix, int], M
     """
     known: dict[str, Callable[[Matrix, Matrix, int], Map | None]] = {
         NOTHING: lambda old, new, seed: lambda x: x,
-        BACK: lambda old, new, seed: residual_perceptron(new, old, seed),
+        BACK: lambda old, new, seed: ridge(new, old, seed),
         **BASELINES,
         **{f"ours: {kind}": ours(kind) for kind in kinds_of_ours()},
     }
@@ -166,17 +167,23 @@ def progress(pair: Upgrade, seed: int, what: str, started: float) -> None:
 def measure(
     pairs: Sequence[str], folder: Path, seeds: int, maps: Sequence[str], file: Path | None
 ) -> list[Outcome]:
+    """All pairs on the first split, then all on the next: what is written meanwhile is never lopsided."""
     found: list[Outcome] = []
-    for pair in load_available(pairs, folder):
-        for seed in range(seeds):
+    loaded = list(load_available(pairs, folder))
+    for seed in range(seeds):
+        for pair in loaded:
             found += outcomes(pair, seed, maps)
-        if file is not None:  # after every pair: the whole takes long
-            file.write_text(json.dumps([asdict(outcome) for outcome in found], indent=1) + "\n")
+            if file is not None:
+                file.write_text(json.dumps([asdict(outcome) for outcome in found], indent=1) + "\n")
     return found
 
 
-def read(file: Path) -> list[Outcome]:
-    return [Outcome(**kept) for kept in json.loads(file.read_text())]
+def read(files: Sequence[Path]) -> list[Outcome]:
+    """What was kept; of a map on the same split of the same pair, the figures of the last file."""
+    kept = [Outcome(**plain) for file in files for plain in json.loads(file.read_text())]
+    found = list({(o.pair, o.map, o.seed): o for o in kept}.values())
+    known = [name for name in NAMES if any(o.pair == name for o in found)]
+    return sorted(found, key=lambda o: known.index(o.pair))
 
 
 def names(given: str) -> list[str]:
@@ -196,7 +203,7 @@ def main() -> None:
     add("--fill", type=Path, help="Put the Markdown tables into this document, between its two marks.")
     options = parser.parse_args()
     if options.read:
-        found = [outcome for file in options.read for outcome in read(file)]
+        found = read(options.read)
     else:
         try:
             fits_of(options.maps)

@@ -103,9 +103,15 @@ def in_order(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
+def maps_of(found: Sequence[Outcome]) -> list[str]:
+    """In the order of the pair that has most of them, since some maps can't be had for some widths."""
+    by_pair = [in_order([o.map for o in found if o.pair == pair]) for pair in {o.pair for o in found}]
+    return in_order([*max(by_pair, key=len), *(name for maps in by_pair for name in maps)])
+
+
 def cells(found: Sequence[Outcome], figure: Figure, *, bold: bool) -> list[list[str]]:
     """Headings, then a line per pair; in bold the best mean, where there is a best."""
-    pairs, maps = in_order([o.pair for o in found]), in_order([o.map for o in found])
+    pairs, maps = in_order([o.pair for o in found]), maps_of(found)
     lines = [["pair", *maps]]
     for pair in pairs:
         splits = [by_split(found, pair, name, figure.field) for name in maps]
@@ -152,7 +158,7 @@ def as_markdown(found: Sequence[Outcome]) -> str:
 
 def summary(found: Sequence[Outcome]) -> str:
     """Per map of ours: where a baseline's searches find more, and how it stands to ridge."""
-    maps = in_order([o.map for o in found])
+    maps = maps_of(found)
     return "\n\n".join(
         _summary_of(found, name, [other for other in maps if not other.startswith("ours")])
         for name in maps

@@ -29,8 +29,8 @@ __all__ = ["Clusters", "Search", "as_table", "ndcg"]
 Matrix = NDArray[np.float32]
 
 K = 10
-# A cluster with fewer test rows is not evaluated.
-LEAST_TESTED = 10
+# A cluster with fewer test rows is not evaluated, as none with fewer sampled members is listed.
+LEAST_TESTED = 20
 # Of the test rows, each half described by the other; gaps are means over these.
 HALVINGS = 4
 

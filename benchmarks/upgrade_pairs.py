@@ -1,7 +1,7 @@
 """Pairs of an old and a new embedding of the same rows that look like real upgrades of a model.
 
 Made from the pairs of `pairs.py`: its docstrings are embedded again here, in seconds; its vectors are
-quantised and cut, or stand as they are. At most 6,000 rows of each, a seeded sample.
+quantised and cut, or stand as they are. At most 5,000 rows of each, a seeded sample.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["NAMES", "Upgrade", "load", "load_available"]
 
 Matrix = NDArray[np.float32]
 
-LARGEST = 6000
+LARGEST = 5000
 _WORDS = {"min_df": 3, "max_df": 0.3, "stop_words": "english"}
 
 
