@@ -35,7 +35,7 @@ STRENGTHS = tuple(10.0**exponent for exponent in np.arange(-4, 1.5, 0.5))
 RANKS = (16, 32, 64, 128, 256)
 HIDDEN = 512
 BATCH = 200
-MOST_BATCHES = 1000
+MOST_BATCHES = 600
 PATIENCE = 6  # epochs
 
 
