@@ -37,6 +37,7 @@ HIDDEN = 512
 BATCH = 200
 MOST_BATCHES = 600
 PATIENCE = 6  # epochs
+FOLDS = 5
 
 
 def mean_shift(old: Matrix, new: Matrix, seed: int) -> Map | None:
@@ -56,22 +57,21 @@ def procrustes(old: Matrix, new: Matrix, seed: int) -> Map:
 
 def ridge(old: Matrix, new: Matrix, seed: int) -> Map:
     """Affine least squares with a penalty, as a share of the mean variance, chosen among 11."""
-    return _unit(_ridge(old, new, seed))
+    return _unit(_Moments(old, new).solve(_strength(old, new, seed)))
 
 
 def low_rank(old: Matrix, new: Matrix, seed: int) -> Map:
     """Reduced-rank regression [2]_: ridge's predictions on their leading directions, a chosen number."""
     fit, check = _split(len(old), seed)
-    searched = _Searched(old[check], new[check])
+    searched = _Searched(new[check])
     moments = _Moments(old[fit], new[fit])
     tried = {}
     for strength in STRENGTHS[::3]:
         solution = moments.solve(strength)
         directions = _leading(old[fit], solution)
         for rank in (r for r in RANKS if r < directions.shape[1]):
-            tried[strength, rank] = searched.overlap(
-                _unit(_reduced(solution, new[fit], directions[:, :rank]))
-            )
+            cut = _reduced(solution, new[fit], directions[:, :rank])
+            tried[strength, rank] = searched.overlap(cut(old[check]))
     strength, rank = max(tried, key=lambda choice: tried[choice])
     solution = _Moments(old, new).solve(strength)
     return _unit(_reduced(solution, new, _leading(old, solution)[:, :rank]))
@@ -79,14 +79,22 @@ def low_rank(old: Matrix, new: Matrix, seed: int) -> Map:
 
 def perceptron(old: Matrix, new: Matrix, seed: int) -> Map:
     """A multilayer perceptron with 512 hidden units, stopped early."""
-    nothing = Affine(np.zeros((old.shape[1], new.shape[1]), np.float32), np.zeros(new.shape[1], np.float32))
-    return _unit(_perceptron(old, new, nothing, seed))
+    return _unit(_perceptron(old, new, np.zeros_like(new), seed))
 
 
 def residual_perceptron(old: Matrix, new: Matrix, seed: int) -> Map:
-    """Ridge, and a multilayer perceptron with 512 hidden units that is fitted to what ridge leaves [3]_."""
-    linear = _ridge(old, new, seed)
-    correction = _perceptron(old, new, linear, seed)
+    """Ridge, and a multilayer perceptron with 512 hidden units that is fitted to what ridge leaves [3]_.
+
+    What it leaves of rows that it was not fitted on: of its own training rows it leaves too little.
+    """
+    strength = _strength(old, new, seed)
+    linear = _Moments(old, new).solve(strength)
+    predicted = np.empty_like(new)
+    parts = np.random.default_rng([seed, FOLDS]).integers(FOLDS, size=len(old))
+    for part in range(FOLDS):
+        inside = parts == part
+        predicted[inside] = _Moments(old[~inside], new[~inside]).solve(strength)(old[inside])
+    correction = _perceptron(old, new, predicted, seed)
     return lambda x: unit_rows(linear(x) + correction(x))
 
 
@@ -133,12 +141,12 @@ class _Moments:
 class _Searched:
     """Rows by which a choice is made: the share of right neighbours that are found among mapped rows."""
 
-    def __init__(self, old: Matrix, new: Matrix) -> None:
-        self._old, self._new = old, new
+    def __init__(self, new: Matrix) -> None:
+        self._new = new
         self._wanted = nearest(new, 10)
 
-    def overlap(self, mapping: Map) -> float:
-        found = nearest(self._new, 10, gallery=mapping(self._old))
+    def overlap(self, mapped: Matrix) -> float:
+        found = nearest(self._new, 10, gallery=unit_rows(mapped))
         return float(neighbour_overlap(self._wanted, found).mean())
 
 
@@ -152,12 +160,12 @@ def _unit(mapping: Map) -> Map:
     return lambda x: unit_rows(mapping(x))
 
 
-def _ridge(old: Matrix, new: Matrix, seed: int) -> Affine:
+def _strength(old: Matrix, new: Matrix, seed: int) -> float:
     fit, check = _split(len(old), seed)
-    searched = _Searched(old[check], new[check])
+    searched = _Searched(new[check])
     moments = _Moments(old[fit], new[fit])
-    tried = {strength: searched.overlap(_unit(moments.solve(strength))) for strength in STRENGTHS}
-    return _Moments(old, new).solve(max(tried, key=lambda strength: tried[strength]))
+    tried = {strength: searched.overlap(moments.solve(strength)(old[check])) for strength in STRENGTHS}
+    return max(tried, key=lambda strength: tried[strength])
 
 
 def _leading(old: Matrix, solution: Affine) -> Matrix:
@@ -173,16 +181,16 @@ def _reduced(solution: Affine, new: Matrix, directions: Matrix) -> Affine:
     return Affine(solution.weights @ kept, mean + (solution.bias - mean) @ kept)
 
 
-def _perceptron(old: Matrix, new: Matrix, base: Map, seed: int) -> Network:
-    """Fitted by least squares to what `base` leaves; of all epochs the best on validation rows is kept."""
+def _perceptron(old: Matrix, new: Matrix, base: Matrix, seed: int) -> Network:
+    """Fitted by least squares to what `base`, shape (n, d_new), leaves; the best epoch on validation rows."""
     from sklearn.neural_network import MLPRegressor
 
-    wanted = new - base(old)
+    wanted = new - base
     means = old.mean(axis=0), wanted.mean(axis=0)
     scales = old.std(axis=0).mean(), max(wanted.std(axis=0).mean(), np.float32(1e-9))
     x, y = ((rows - mean) / scale for rows, mean, scale in zip((old, wanted), means, scales, strict=True))
     fit, check = _split(len(old), seed)
-    searched = _Searched(old[check], new[check])
+    searched = _Searched(new[check])
     model = MLPRegressor(
         hidden_layer_sizes=(HIDDEN,), batch_size=BATCH, learning_rate_init=0.002, random_state=seed
     )
@@ -190,7 +198,7 @@ def _perceptron(old: Matrix, new: Matrix, base: Map, seed: int) -> Network:
     for _ in range(MOST_BATCHES * BATCH // len(fit)):
         model.partial_fit(x[fit], y[fit])
         network = _network(model, means, scales)
-        found = searched.overlap(lambda rows, network=network: unit_rows(base(rows) + network(rows)))
+        found = searched.overlap(base[check] + network(old[check]))
         waited += 1
         if found > best:
             best, kept, waited = found, network, 0

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -103,49 +104,71 @@ def default_maps() -> list[str]:
     return [NOTHING, BACK, *BASELINES, f"ours: {kinds_of_ours()[0]}"]
 
 
-def outcomes(pair: Upgrade, seed: int, maps: Sequence[str]) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class Measure:
+    """Measures maps on the test rows of one split of one pair."""
+
+    pair: Upgrade
+    seed: int
+    parts: Split
+    clusters: Clusters
+
+    @cached_property
+    def before(self) -> float:
+        """Mismatch of the new model's clusters against the old rows."""
+        old, new = self.parts.test
+        return self.clusters.mismatch(new, old, mapped=False)
+
+    def outcome(self, name: str, fitted: Map, seconds: float) -> Outcome:
+        old, new = self.parts.test
+        moves_rows = name not in (NOTHING, BACK)
+        given = new if name == BACK else old
+        mapped = fitted(given)
+        queries, gallery = {NOTHING: (old, old), BACK: (mapped, old)}.get(name, (new, mapped))
+        search = Search(queries, gallery, new)
+        mismatch = None
+        if self.before >= LEAST_MISMATCH:
+            after = self.clusters.mismatch(new, mapped, mapped=True) if moves_rows else self.before
+            mismatch = after / self.before
+        idle = name == NOTHING
+        return Outcome(
+            pair=self.pair.name,
+            map=name,
+            seed=self.seed,
+            overlap=search.overlap,
+            ndcg=search.ndcg,
+            twin_recall=None if idle else search.twin_recall,
+            spec_diff=search.spec_diff,
+            mismatch=mismatch,
+            milliseconds=None if idle else milliseconds(fitted, given),
+            seconds=None if idle else seconds,
+        )
+
+
+def outcomes(pair: Upgrade, seed: int, maps: Sequence[str], kept: Path | None) -> Iterator[Outcome]:
     """Each map's figures on one split of one pair."""
     parts = split(pair, seed)
     started = time.perf_counter()
-    clusters = Clusters(parts.train, parts.test, seed)
-    progress(pair, seed, f"clusters of the new model, mismatch {clusters.before:.3f}", started)
+    measure = Measure(pair, seed, parts, clusters_of(pair, seed, parts, kept))
+    progress(pair, seed, f"clusters of the new model, mismatch {measure.before:.3f}", started)
     for name, fit in fits_of(maps).items():
         started = time.perf_counter()
         fitted = fit(*parts.train, seed)
         seconds = time.perf_counter() - started
         if fitted is not None:
-            yield measured(pair, seed, name, fitted, parts.test, clusters, seconds)
+            yield measure.outcome(name, fitted, seconds)
         progress(pair, seed, name, started)
 
 
-def measured(
-    pair: Upgrade,
-    seed: int,
-    name: str,
-    fitted: Map,
-    test: tuple[Matrix, Matrix],
-    clusters: Clusters,
-    seconds: float,
-) -> Outcome:
-    old, new = test
-    mapped = fitted(new if name == BACK else old)
-    queries, gallery = {NOTHING: (old, old), BACK: (mapped, old)}.get(name, (new, mapped))
-    search = Search(queries, gallery, new)
-    moved = name not in (NOTHING, BACK)
-    known = clusters.before >= LEAST_MISMATCH
-    after = clusters.missing(gallery) if moved else clusters.before
-    return Outcome(
-        pair=pair.name,
-        map=name,
-        seed=seed,
-        overlap=search.overlap,
-        ndcg=search.ndcg,
-        twin_recall=None if name == NOTHING else search.twin_recall,
-        spec_diff=search.spec_diff,
-        mismatch=after / clusters.before if known else None,
-        milliseconds=None if name == NOTHING else milliseconds(fitted, new if name == BACK else old),
-        seconds=None if name == NOTHING else seconds,
-    )
+def clusters_of(pair: Upgrade, seed: int, parts: Split, kept: Path | None) -> Clusters:
+    """From the folder of those that are kept, or found, and kept there."""
+    file = None if kept is None else kept / f"{pair.name}-{seed}.npz"
+    if file is not None and file.exists():
+        return Clusters.kept(file)
+    clusters = Clusters.found(parts.train, parts.test, seed)
+    if file is not None:
+        clusters.keep(file)
+    return clusters
 
 
 def milliseconds(fitted: Map, rows: Matrix) -> float:
@@ -164,15 +187,20 @@ def progress(pair: Upgrade, seed: int, what: str, started: float) -> None:
     print(f"{pair.name}, seed {seed}: {what}, {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
-def measure(
-    pairs: Sequence[str], folder: Path, seeds: int, maps: Sequence[str], file: Path | None
+def measured(
+    pairs: Sequence[str],
+    folder: Path,
+    seeds: int,
+    maps: Sequence[str],
+    file: Path | None,
+    kept: Path | None,
 ) -> list[Outcome]:
     """All pairs on the first split, then all on the next: what is written meanwhile is never lopsided."""
     found: list[Outcome] = []
     loaded = list(load_available(pairs, folder))
     for seed in range(seeds):
         for pair in loaded:
-            found += outcomes(pair, seed, maps)
+            found += outcomes(pair, seed, maps, kept)
             if file is not None:
                 file.write_text(json.dumps([asdict(outcome) for outcome in found], indent=1) + "\n")
     return found
@@ -198,6 +226,7 @@ def main() -> None:
     add("--seeds", type=int, default=5, help="Number of splits of the rows.")
     add("--folder", type=Path, default=default_folder(), help="Where pairs are cached.")
     add("--json", type=Path, help="Write the figures of each pair, map and split to this file.")
+    add("--clusters", type=Path, help="Keep each split's clusters in this folder, and take those there.")
     add("--read", type=Path, nargs="+", help="Show the figures in these files instead of measuring.")
     add("--markdown", action="store_true", help="Print Markdown tables.")
     add("--fill", type=Path, help="Put the Markdown tables into this document, between its two marks.")
@@ -209,7 +238,9 @@ def main() -> None:
             fits_of(options.maps)
         except ValueError as error:
             parser.error(str(error))
-        found = measure(options.pairs, options.folder, options.seeds, options.maps, options.json)
+        found = measured(
+            options.pairs, options.folder, options.seeds, options.maps, options.json, options.clusters
+        )
     if not found:
         return
     if options.fill:

@@ -13,6 +13,7 @@ throughout, k = 10, each query without its own row:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -91,34 +92,55 @@ def as_table(old: Matrix, new: Matrix) -> pa.Table:
     return pa.table({"row": np.arange(len(old)), **vectors})
 
 
+@dataclass(frozen=True)
 class Clusters:
     """What the new model groups and the old one does not: found on training rows, tested on others.
 
-    `before` is their mismatch mass against the old rows: Σ share of rows times the new model's capture less
-    the old one's, see spec_store.spectral.judge.
+    Attributes
+    ----------
+    members
+        Which test rows are in which cluster, shape (n, m).
+    sigmas
+        Bandwidths of the old and the new model's kernel.
     """
 
-    def __init__(self, train: tuple[Matrix, Matrix], test: tuple[Matrix, Matrix], seed: int) -> None:
+    members: NDArray[np.bool_]
+    sigmas: tuple[float, float]
+
+    @classmethod
+    def found(cls, train: tuple[Matrix, Matrix], test: tuple[Matrix, Matrix], seed: int) -> Clusters:
+        """By a comparison of the training rows with default options."""
         run = spec_store.compare(
             as_table(*train), ["old", "new"], key="row", describe=False, threads=1, seed=seed
         )
         of_new = [i for i, cluster in enumerate(run.clusters_found) if cluster.end == 1]
         (batch,) = as_table(*test).combine_chunks().to_batches()
         members = run.scorer.membership(batch)[0].member[:, of_new]
-        self._members = members[:, members.sum(axis=0) >= LEAST_TESTED]
         assert run.bandwidths is not None
-        self._sigmas = run.bandwidths.values
-        self._new = test[1]
-        self.before = self._missing(test[0], self._sigmas[0])
+        old, new = run.bandwidths.values
+        return cls(members[:, members.sum(axis=0) >= LEAST_TESTED], (old, new))
 
-    def missing(self, mapped: Matrix) -> float:
-        """Their mismatch mass against mapped rows."""
-        return self._missing(mapped, self._sigmas[1])
+    @classmethod
+    def kept(cls, file: Path) -> Clusters:
+        """As `keep` wrote them."""
+        with np.load(file) as stored:
+            old, new = stored["sigmas"].tolist()
+            return cls(stored["members"], (old, new))
 
-    def _missing(self, rows: Matrix, sigma: float) -> float:
-        kernels = by_gaussian(self._new, self._sigmas[1]), by_gaussian(rows, sigma)
+    def keep(self, file: Path) -> None:
+        """Write them to an .npz file."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(file, members=self.members, sigmas=np.array(self.sigmas))
+
+    def mismatch(self, new: Matrix, rows: Matrix, *, mapped: bool) -> float:
+        """Mismatch mass of the test rows: Σ share of rows times the new model's capture less that of `rows`.
+
+        `rows` are the old model's, or mapped ones, which lie in the new model's space and have its bandwidth.
+        See spec_store.spectral.judge.
+        """
+        kernels = by_gaussian(new, self.sigmas[1]), by_gaussian(rows, self.sigmas[int(mapped)])
         gaps = [
-            judge_halves(self._members, kernels, np.arange(len(rows)), np.random.default_rng(seed)).gap
+            judge_halves(self.members, kernels, np.arange(len(rows)), np.random.default_rng(seed)).gap
             for seed in range(HALVINGS)
         ]
-        return mismatch_mass(self._members, np.mean(gaps, axis=0))[0]
+        return mismatch_mass(self.members, np.mean(gaps, axis=0))[0]
