@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FIGURES", "Mean", "Outcome", "as_markdown", "as_text", "fill", "mean_of", "summary"]
+__all__ = ["FIGURES", "Mean", "Outcome", "as_markdown", "as_text", "fill", "mean_of", "standings"]
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 RIDGE = "ridge"
@@ -26,9 +26,9 @@ class Outcome:
     mismatch
         Mismatch mass of the new model's clusters, after over before.
     milliseconds
-        To map 1,000 rows.
+        Of CPU time, to map 1,000 rows.
     seconds
-        To fit, all choices included.
+        Of CPU time, to fit, all choices included.
     """
 
     pair: str
@@ -54,6 +54,10 @@ class Mean:
         text = f"{self.value:.{digits}f}"
         return text if self.half is None else f"{text} ± {self.half:.{digits}f}"
 
+    def signed(self, digits: int) -> str:
+        """A difference, with its sign."""
+        return self.shown(digits) if self.value < 0 else f"+{self.shown(digits)}"
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -71,8 +75,8 @@ FIGURES = (
     Figure("twin_recall", "Twin recall@1", 3, True),
     Figure("spec_diff", "SPEC-diff", 3, False),
     Figure("mismatch", "Mismatch of the new model's clusters, after over before", 2, False),
-    Figure("milliseconds", "Milliseconds to map 1,000 rows", 1),
-    Figure("seconds", "Seconds to fit", 1),
+    Figure("milliseconds", "Milliseconds of CPU time to map 1,000 rows", 1),
+    Figure("seconds", "Seconds of CPU time to fit", 1),
 )
 
 
@@ -131,61 +135,84 @@ def cells(found: Sequence[Outcome], figure: Figure, *, bold: bool) -> list[list[
 
 def as_text(found: Sequence[Outcome]) -> str:
     """All figures, in columns."""
-    parts = []
-    for figure in FIGURES:
-        lines = cells(found, figure, bold=False)
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        parts.append(figure.title)
-        parts += [
-            "  ".join(cell.ljust(w) if not i else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
-            for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-        ]
-        parts.append("")
-    return "\n".join(parts)
+    return "\n\n".join(f"{title}\n{_columns(lines)}" for title, lines in _tables(found, bold=False))
 
 
 def as_markdown(found: Sequence[Outcome]) -> str:
-    """All figures, the best of each line in bold, and the summary."""
-    parts = []
-    for figure in FIGURES:
-        lines = cells(found, figure, bold=True)
-        rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-        parts.append(f"### {figure.title}\n")
-        parts += [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]
-        parts.append("")
-    return "\n".join(parts) + "\n" + summary(found)
+    """All figures, the best of each line in bold."""
+    tables = _tables(found, bold=True)
+    return "\n\n".join(f"### {title}\n\n{_markdown(lines)}" for title, lines in tables)
 
 
-def summary(found: Sequence[Outcome]) -> str:
-    """Per map of ours: where a baseline's searches find more, and how it stands to ridge."""
+def _tables(found: Sequence[Outcome], *, bold: bool) -> list[tuple[str, list[list[str]]]]:
+    tables = [(figure.title, cells(found, figure, bold=bold)) for figure in FIGURES]
+    return [(title, lines) for title, lines in [*tables, *standings(found)] if len(lines) > 1]
+
+
+def standings(found: Sequence[Outcome]) -> list[tuple[str, list[list[str]]]]:
+    """For each map of ours a table of how it stands to the best of the others, and to ridge, on each pair."""
     maps = maps_of(found)
-    return "\n\n".join(
-        _summary_of(found, name, [other for other in maps if not other.startswith("ours")])
-        for name in maps
-        if name.startswith("ours")
+    others = [name for name in maps if not name.startswith("ours")]
+    pairs = in_order([o.pair for o in found])
+    titles = [
+        "pair",
+        "search overlap@10 less the best other's",
+        "less ridge's",
+        "SPEC-diff over ridge's",
+        "mismatch less the best other's",
+    ]
+    tables = []
+    for name in maps:
+        if name.startswith("ours") and others:
+            lines = [[pair, *_standing(found, pair, name, others)] for pair in pairs]
+            tables.append((f"{name}, on the same splits", [titles, *lines]))
+    return tables
+
+
+def _standing(found: Sequence[Outcome], pair: str, name: str, others: Sequence[str]) -> list[str]:
+    to_ridge = difference(found, pair, name, RIDGE, "overlap")
+    ours, ridge = (by_split(found, pair, which, "spec_diff").values() for which in (name, RIDGE))
+    return [
+        _to_best(found, pair, name, others, "overlap", lowest=True, digits=3),
+        "–" if to_ridge is None else to_ridge.signed(3),
+        f"{np.mean(list(ours)) / np.mean(list(ridge)):.2f}" if ours and ridge else "–",
+        _to_best(found, pair, name, others, "mismatch", lowest=False, digits=2),
+    ]
+
+
+def _to_best(
+    found: Sequence[Outcome],
+    pair: str,
+    name: str,
+    others: Sequence[str],
+    field: str,
+    *,
+    lowest: bool,
+    digits: int,
+) -> str:
+    """The lowest difference to another map, or the highest: that to the one that does best; and its name."""
+    known = [(difference(found, pair, name, other, field), other) for other in others]
+    there = [(mean, other) for mean, other in known if mean is not None]
+    if not there:
+        return "–"
+    best = (min if lowest else max)(there, key=lambda item: item[0].value)
+    return f"{best[0].signed(digits)} ({best[1]})"
+
+
+def _columns(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
     )
 
 
-def _summary_of(found: Sequence[Outcome], name: str, rivals: Sequence[str]) -> str:
-    pairs = in_order([o.pair for o in found])
-    lines = [f"{name}: search overlap@10 less that of the best other map, on the same splits:"]
-    for pair in pairs:
-        against = [(difference(found, pair, name, rival, "overlap"), rival) for rival in rivals]
-        known = [(d, rival) for d, rival in against if d is not None]
-        if known:
-            least, rival = min(known, key=lambda item: item[0].value)
-            lines.append(f"- {pair}: {_signed(least)} ({rival})")
-    to_ridge = [difference(found, pair, name, RIDGE, "overlap") for pair in pairs]
-    gains = [d.value for d in to_ridge if d is not None]
-    if gains:
-        ahead = sum(gain >= 0.02 for gain in gains)
-        lines.append(f"\nAhead of ridge by 0.02 or more on {ahead} of {len(gains)} pairs.")
-    return "\n".join(lines)
-
-
-def _signed(mean: Mean) -> str:
-    text = f"{mean.value:+.3f}"
-    return text if mean.half is None else f"{text} ± {mean.half:.3f}"
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
 def fill(document: str, measured: str) -> str:

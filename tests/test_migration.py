@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from baselines import BASELINES
 from evaluation import unit_rows
-from outcomes import BEGIN, END, Outcome, cells, difference, fill, mean_of, summary
+from outcomes import BEGIN, END, Outcome, cells, difference, fill, mean_of, standings
 from outcomes import FIGURES as FIGURES_SHOWN
 from searches import Search, ndcg, ranked
 from upgrade_pairs import quantised
@@ -133,8 +133,15 @@ def test_maps_are_compared_on_the_same_splits():
     against = difference(found, "words", "ours: residual", "ridge", "overlap")
     assert against.value == pytest.approx(0.1)
     assert against.half == pytest.approx(0, abs=1e-9)
-    assert "words: +0.100 ± 0.000 (ridge)" in summary(found)
-    assert "by 0.02 or more on 1 of 1 pairs" in summary(found)
+    ((title, lines),) = standings(found)
+    assert title.startswith("ours: residual")
+    assert lines[1] == ["words", "+0.100 ± 0.000 (ridge)", "+0.100 ± 0.000", "1.00", "–"]
+
+
+def test_the_best_of_the_others_is_the_one_that_is_least_behind():
+    found = [outcome("ours: residual", 0, 0.6), outcome("ridge", 0, 0.5), outcome("MLP", 0, 0.65)]
+    ((_, lines),) = standings(found)
+    assert lines[1][1:3] == ["-0.050 (MLP)", "+0.100"]
 
 
 def test_the_best_mean_of_a_line_is_bold():
