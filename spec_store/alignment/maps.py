@@ -22,7 +22,7 @@ __all__ = ["AlignmentMap", "load_map"]
 
 # Maps without landmarks are written as format 1, which earlier versions read.
 _FORMAT, _LANDMARKS_FORMAT = 1, 2
-_CHUNK_ROWS = 4096
+_CHUNK_ROWS = 1024
 _PARTS = ("header", "weights", "bias", "frequencies")
 # What the parsers of zip, npy and JSON raise for bytes that are something else.
 _UNREADABLE = (
@@ -91,9 +91,11 @@ class AlignmentMap:
             )
 
     @cached_property
-    def _half_sq(self) -> NDArray[np.float32]:
-        """(|z|² + 1)/2 of each landmark."""
-        return np.asarray(0.5 + 0.5 * np.einsum("ij,ij->j", self.landmarks, self.landmarks), np.float32)
+    def _exponents(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """z/σ² and (|z|² + 1)/2σ² of each landmark: of unit rows -|u - z|²/2σ² is u·z/σ² less the latter."""
+        scale = np.float32(self.bandwidth**-2)
+        half_sq = 0.5 + 0.5 * np.einsum("ij,ij->j", self.landmarks, self.landmarks)
+        return self.landmarks * scale, (half_sq * scale).astype(np.float32)
 
     @property
     def width(self) -> int:
@@ -154,9 +156,9 @@ class AlignmentMap:
         out = np.empty((len(unit_rows), d + 2 * m + n_landmarks), np.float32)
         out[:, : d + 2 * m] = features(unit_rows, self.frequencies)
         kernel = out[:, d + 2 * m :]
-        np.matmul(unit_rows, self.landmarks, out=kernel)
-        kernel -= self._half_sq
-        kernel *= np.float32(self.bandwidth**-2)
+        directions, offsets = self._exponents
+        np.matmul(unit_rows, directions, out=kernel)
+        kernel -= offsets
         np.exp(kernel, out=kernel)
         return out
 
