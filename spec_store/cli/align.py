@@ -103,7 +103,7 @@ _LEAST_ROWS = 20
         metavar="kernel|affine|lowrank|residual,…",
         help="Kinds of map to fit; the one that is best on the validation rows is written. kernel is a ridge"
         " regression on the vectors and Nystroem features, its variance restored, then polished by the"
-        " objective; the others are fitted by the objective alone. Default: kernel; with --in-place"
+        " objective; the others are fitted by the objective alone. Default: kernel; in place"
         " affine,residual.",
     ),
     click.option(
@@ -126,7 +126,7 @@ _LEAST_ROWS = 20
         default=4.0,
         show_default=True,
         help="Weight in the objective of the similarities of mapped rows to the target's rows, which are what"
-        " its queries see. Without effect with --in-place.",
+        " its queries see. It has no effect in place.",
     ),
     click.option(
         "--fidelity",

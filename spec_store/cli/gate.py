@@ -125,7 +125,8 @@ class _Budget(click.ParamType):  # type: ignore[type-arg]  # generic only in the
         "--cutoff",
         type=float,
         metavar="COSINE",
-        help="A similarity cut-off that was tuned on the source: where must it be after the switch?",
+        help="A similarity cut-off that was tuned on the source; it is moved to the similarities after the"
+        " switch.",
     ),
 )
 @headed(
@@ -158,8 +159,7 @@ def gate(
     \b
     spec-store gate --table images --source clip --target dino
     spec-store gate --table images --source clip --target dino --slice "label = 'cat'" --budget 10%
-    spec-store gate --table images --source clip --target dino \\
-        --queries queries.parquet --query-source q_clip --query-target q_dino
+    spec-store gate --table images --source clip --target dino --queries q.parquet --query-target q_dino
     """
     from ..workflows.gate import gate as evaluate
 
