@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .spectral.covariance import CovarianceAccumulator
     from .spectral.features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
     from .spectral.spectrum import Modes, Spectrum, solve
-    from .workflows.align import Alignment, align
+    from .workflows.align import align
+    from .workflows.alignment import Alignment
     from .workflows.compare import compare
     from .workflows.comparison import Comparison
     from .workflows.gate import Gate, GateOptions, gate
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AlignOptions": ".alignment",
-    "Alignment": ".workflows.align",
+    "Alignment": ".workflows.alignment",
     "AlignmentMap": ".alignment",
     "Bandwidths": ".spectral.bandwidth",
     "Cluster": ".spectral.clusters",

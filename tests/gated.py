@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 import spec_store
+from lance_tables import make_table
 from planted import hidden_clusters, rotated_clipped_noisy, unit, vectors
 from spec_store.keys import hash_keys
 from spec_store.runs.registry import Registry
@@ -22,6 +23,13 @@ def lost_table():
     b, truth = hidden_clusters(b, n_rows=300, n_clusters=1, shift=2.5)
     labels = np.where(truth == 0, "lost", np.where(np.arange(N) % 2, "odd", "even"))
     return pa.table({"id": np.arange(N), "clip": vectors(a), "dino": vectors(b), "label": labels})
+
+
+def aligned(folder):
+    """A database in `folder` in which `align` has run and `compare` has not."""
+    make_table(folder, lost_table())
+    spec_store.align("images", "clip", "dino", db=str(folder), write=True, **QUICK)
+    return str(folder)
 
 
 def recorded_map(db):

@@ -1,7 +1,8 @@
 """SPEC-align on stored vectors: a map from one embedding's vectors to another's, fitted, evaluated and kept.
 
-`maps` holds the map itself, `start` its closed-form beginnings and baselines, `objective` what is minimised,
-with gradients, `fit` the minimisation over mini-batches.
+`maps` holds the map itself, `start` regressions in closed form and baselines, `kernel` the features that they
+are fitted on, `objective` what is minimised, with gradients, `fit` the minimisation over mini-batches,
+`validation` the choice among maps, `evaluate` figures on test rows.
 """
 
 from .fit import FitOptions, Fitted, fit
@@ -9,7 +10,7 @@ from .maps import AlignmentMap, load_map
 from .objective import Objective
 from .onnx import to_onnx
 from .options import AlignOptions
-from .start import affine_start, procrustes_start, ridge_start
+from .start import RidgePath, procrustes_start
 
 __all__ = [
     "AlignOptions",
@@ -17,10 +18,9 @@ __all__ = [
     "FitOptions",
     "Fitted",
     "Objective",
-    "affine_start",
+    "RidgePath",
     "fit",
     "load_map",
     "procrustes_start",
-    "ridge_start",
     "to_onnx",
 ]

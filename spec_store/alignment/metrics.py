@@ -19,6 +19,7 @@ __all__ = [
     "ranks",
     "recall",
     "search_overlap",
+    "similarities",
     "twin_ranks",
 ]
 
@@ -46,7 +47,7 @@ def ranks(
     found = np.empty(len(queries))
     for start in range(0, len(queries), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        similarity = _similarity(queries[rows], gallery)
+        similarity = similarities(queries[rows], gallery)
         mine = similarity[np.arange(len(similarity)), own[rows]][:, None]
         found[rows] = (similarity > mine).sum(axis=1) + ((similarity == mine).sum(axis=1) - 1) / 2
         found[rows][mine[:, 0] == -np.inf] = len(gallery) - 1
@@ -72,7 +73,7 @@ def twin_ranks(
     found = np.empty(len(rows))
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        similarity = _similarity(rows[block], gallery)
+        similarity = similarities(rows[block], gallery)
         with_own = np.flatnonzero(own[block] >= 0)
         mine = cosines(rows[block], twins[block])[:, None]
         mine[with_own, 0] = similarity[with_own, own[block][with_own]]  # the same sum, rounded alike
@@ -82,12 +83,17 @@ def twin_ranks(
     return found
 
 
-def _similarity(rows: NDArray[Any], gallery: NDArray[Any]) -> NDArray[Any]:
-    """Inner products, shape (n, m); -inf where they are not finite."""
+def similarities(
+    rows: NDArray[Any], gallery: NDArray[Any], own: NDArray[np.intp] | None = None
+) -> NDArray[Any]:
+    """Inner products, shape (n, m); -inf where they are not finite, and for each row's own, -1 for none."""
     with np.errstate(invalid="ignore", over="ignore"):
-        similarity: NDArray[Any] = rows @ gallery.T
-    similarity[~np.isfinite(similarity)] = -np.inf
-    return similarity
+        found: NDArray[Any] = rows @ gallery.T
+    found[~np.isfinite(found)] = -np.inf
+    if own is not None:
+        with_own = np.flatnonzero(own >= 0)
+        found[with_own, own[with_own]] = -np.inf
+    return found
 
 
 def recall(rank: NDArray[np.float64], k: int) -> float:
@@ -121,9 +127,7 @@ def nearest(
     found = np.empty((len(rows), k), np.intp)
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        similarity = _similarity(rows[block], gallery)
-        with_own = np.flatnonzero(own[block] >= 0)
-        similarity[with_own, own[block][with_own]] = -np.inf
+        similarity = similarities(rows[block], gallery, own[block])
         near = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         found[block] = np.where(np.take_along_axis(similarity, near, axis=1) > -np.inf, near, -1)
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .metrics import similarities
 
 __all__ = ["MixedSearch"]
 
@@ -62,7 +64,9 @@ class MixedSearch:
         ]
 
     def _block(self, at: slice, mapped: NDArray[np.float32]) -> _Block:
-        by_target, by_map = (_similarity(self._queries[at], x, self._own[at]) for x in (self._target, mapped))
+        by_target, by_map = (
+            similarities(self._queries[at], x, self._own[at]) for x in (self._target, mapped)
+        )
         last = by_target.shape[1] - self.k
         self._least[at] = np.partition(by_target, last, axis=1)[:, last] - _ROUNDING
         bound = np.partition(np.minimum(by_target, by_map), last, axis=1)[:, last]
@@ -118,15 +122,3 @@ class MixedSearch:
             right = (similarity >= self._least[at][:, None]) & (found[at] >= 0)
             shares[at] = right.sum(axis=1) / self.k
         return shares
-
-
-def _similarity(
-    queries: NDArray[np.float32], rows: NDArray[np.float32], own: NDArray[np.intp]
-) -> NDArray[Any]:
-    """Shape (n, m); -inf for a query's own row and for what is not finite."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        similarity = queries @ rows.T
-    similarity[~np.isfinite(similarity)] = -np.inf
-    with_own = np.flatnonzero(own >= 0)
-    similarity[with_own, own[with_own]] = -np.inf
-    return similarity

@@ -13,9 +13,7 @@ __all__ = [
     "Linear",
     "PairMoments",
     "RidgePath",
-    "affine_start",
     "procrustes_start",
-    "ridge_start",
     "rotation",
 ]
 
@@ -120,16 +118,6 @@ class RidgePath:
     def linear(self, weights: NDArray[np.float64]) -> Linear:
         """With the bias that lets the mean of a become the mean of b."""
         return Linear(weights, self.moments.mean_b - self.moments.mean_a @ weights)
-
-
-def ridge_start(moments: PairMoments, ridge: float) -> Linear:
-    """Affine least squares with a penalty of `ridge` times the mean variance of a."""
-    return RidgePath(moments).at(ridge)
-
-
-def affine_start(moments: PairMoments, ridge: float) -> Linear:
-    """`ridge_start` with the variance restored, see `RidgePath.restored`."""
-    return RidgePath(moments).restored(ridge)
 
 
 def rotation(moments: PairMoments) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from .text import format_number
 
 if TYPE_CHECKING:
     from ..connector import Location
-    from ..workflows.align import Alignment
+    from ..workflows.alignment import Alignment
 
 _MOST_CLUSTERS = 10
 # With fewer test rows the capture of a cluster says little.

@@ -1,10 +1,11 @@
-"""Alignment of a stored embedding: one pass for moments, a fit over mini-batches, evaluation, write-back."""
+"""Alignment of a stored embedding: rows are split, one pass gives moments, maps are fitted and evaluated."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,194 +13,33 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..alignment.evaluate import Evaluation, Evaluator
-from ..alignment.kernel import fit_features
+from ..alignment.fit import Pair
+from ..alignment.kernel import Features, fit_features
 from ..alignment.maps import AlignmentMap, load_map
-from ..alignment.onnx import is_onnx, to_onnx
 from ..alignment.options import AlignOptions
 from ..connector import Source
-from ..errors import FilterError, InputError, InvalidVectorsError, NotBetterError, sentence
+from ..errors import FilterError, InputError, InvalidVectorsError, sentence
 from ..progress import Progress, silent, timed
-from ..runs.records import AlignmentRecord
+from ..runs.records import AlignmentRecord, ComparisonRecord
 from ..runs.registry import Registry
-from ..stores.files import atomic_file
 from ..stores.locate import Database, open_columns, open_data
 from ..stores.streaming import ordered_map, usable_cores
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
-from .aligned import aligned_annotation, aligned_schema
+from .aligned import aligned_schema
+from .alignment import Alignment
 from .annotated import check_own, held_comparisons
-from .fitting import fit_all
+from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
 from .passes import one_blas_thread
 
-__all__ = ["Alignment", "align", "check_alignment"]
+__all__ = ["align", "check_alignment"]
 
 _VALIDATION_ROWS = 2048
 # Landmarks are fitted, and maps polished, on this many rows.
 _SAMPLED_ROWS = 10_000
 _FEWEST_ROWS = 12
 _INDEX_QUERIES = 200
-_NOT_RECORDED = "the run is not recorded: keep the map with --export."
-
-
-@dataclass(frozen=True, repr=False)
-class Alignment:
-    """A fitted and evaluated map, and what it takes to write the column.
-
-    Attributes
-    ----------
-    source
-        The pinned source.
-    map
-        The map that `write` applies.
-    evaluations
-        Before, each map that was fitted, and the baselines, all on the same held-out rows.
-    chosen
-        Position of `map` among them: of several, the one with the lowest objective on the validation rows.
-    queries
-        Test vectors of the embedding whose queries the column answers, by which an index is evaluated.
-    record
-        All figures as plain values: what ``align --json`` prints and the registry keeps.
-    """
-
-    source: Source
-    options: AlignOptions
-    map: AlignmentMap
-    evaluations: list[Evaluation]
-    chosen: int
-    queries: NDArray[np.float32]
-    record: AlignmentRecord
-
-    @property
-    def run_id(self) -> str:
-        """Unique, and sorted by time."""
-        return self.record.run_id
-
-    @property
-    def columns(self) -> tuple[str, str]:
-        """Source and target column."""
-        return self.record.columns
-
-    @property
-    def column(self) -> str:
-        """The result column."""
-        return self.record.prefix
-
-    @property
-    def before(self) -> Evaluation:
-        """The source as it is."""
-        return self.evaluations[0]
-
-    @property
-    def after(self) -> Evaluation:
-        """The map."""
-        return self.evaluations[self.chosen]
-
-    @property
-    def better(self) -> bool:
-        """Whether the map brings the source nearer to the target on held-out rows."""
-        return self.record.better
-
-    @property
-    def written(self) -> list[str]:
-        """The result column, once it is in the store."""
-        return list(self.record.written)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a person should know."""
-        return list(self.record.warnings)
-
-    @property
-    def registry(self) -> Registry | None:
-        """Where `write` records the run; None for a store that keeps no runs."""
-        return Registry.of(self.source.location)
-
-    def __repr__(self) -> str:
-        a, b = self.columns
-        return (
-            f"<Alignment of {a} to {b}: {self.after.name} map, SPEC-diff {self.before.spec_diff:.4g} to"
-            f" {self.after.spec_diff:.4g} on {self.record.counts['n_judged']:,} rows,"
-            f" {'written' if self.written else 'not written'}>"
-        )
-
-    def export(self, file: str | os.PathLike[str]) -> None:
-        """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``.
-
-        A file with the suffix ``.onnx`` is an ONNX model, see `spec_store.alignment.to_onnx`. Raises
-        InputError where it can't be written.
-        """
-        content = to_onnx(self.map) if is_onnx(os.fspath(file)) else self.map.to_bytes()
-        with atomic_file(file) as stream:
-            stream.write(content)
-
-    def write(self, *, force: bool | None = None, progress: Progress = silent) -> Alignment:
-        """Write the column for every row, and record the run with its map; this alignment as written.
-
-        Raises
-        ------
-        NotBetterError
-            The column would be no better than the source on held-out rows, and `force` is not given.
-        RetryError
-            Commit conflicts exceeded the retry limit; nothing was published.
-        """
-        if not self.better and not (self.options.force if force is None else force):
-            raise NotBetterError(
-                f"Not written: on the test rows {self.column!r} has SPEC-diff {self.after.spec_diff:.4g} and"
-                f" distance {self.after.distance:.4g} to {self.columns[1]!r}; {self.columns[0]!r} itself has"
-                f" {self.before.spec_diff:.4g} and {self.before.distance:.4g}."
-                " --force (force=True) writes it all the same."
-            )
-        target = self.columns[1] if self.options.only_missing else None
-        annotation = aligned_annotation(
-            self.map,
-            self.source,
-            self.columns[0],
-            self.column,
-            target=target,
-            metadata={**self.record.provenance, "spec_store.unit": str(self.map.unit).lower()},
-            where=self.options.where,
-            batch_rows=self.options.batch_rows,
-            threads=self.options.threads,
-            progress=lambda rows: progress("write", rows, self._n_all),
-        )
-        registry, state = self.registry, self.map.to_bytes()
-        if registry is not None:
-            registry.check()
-            registry.start(replace(self.record, written=tuple(annotation.schema.names)), state)
-        progress("write", 0, self._n_all)
-        seconds: dict[str, float] = {}
-        with timed(seconds, "write"), one_blas_thread():
-            published = self.source.annotate(annotation)
-        done = self._with(
-            seconds,
-            written=published.columns,
-            written_version=published.version,
-            warnings=(*self.record.warnings, *published.notes, *([] if registry else [_NOT_RECORDED])),
-        )
-        if registry is not None:
-            registry.finish(done.record, state)
-        return done
-
-    def create_index(self, *, progress: Progress = silent) -> Alignment:
-        """Build a vector index on the written column; the record gets its recall@10 against brute force."""
-        progress("index", 0, self._n_all)
-        seconds: dict[str, float] = {}
-        with timed(seconds, "index"):
-            recall = self.source.latest().create_vector_index(self.column, self.queries)
-        progress("index", self._n_all, self._n_all)
-        return self._with(seconds, index_recall=recall)
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that ``align --json`` prints; its keys are stable."""
-        return self.record.to_json()
-
-    @property
-    def _n_all(self) -> int:
-        return self.record.n_rows + self.record.n_skipped
-
-    def _with(self, seconds: dict[str, float], **changes: Any) -> Alignment:
-        return replace(self, record=self.record.with_stage(seconds, **changes))
 
 
 def align(
@@ -243,8 +83,9 @@ def align(
 
     Notes
     -----
-    Cost: a pass for the moments, O(n d²); one more, or less, for mini-batches; and one to write. Memory:
-    O(d²), and 32,768 + 7,000 pairs of rows.
+    Cost: a pass over the keys; one over the vectors, with the moments of `fit_rows` rows, O(d²) each for d
+    dimensions and features; one or less for the mini-batches of kinds other than "kernel"; and one to write.
+    Memory: O(d²), and 17,000 pairs of rows; with other kinds 32,768 more.
     """
     if options is None:
         options = AlignOptions.from_keywords(fields)
@@ -296,6 +137,16 @@ class _Task:
     @property
     def out_width(self) -> int:
         return self.widths[0 if self.options.in_place else 1]
+
+    @property
+    def workers(self) -> int:
+        return self.options.threads or usable_cores()
+
+    def fitted_share(self, split: Split) -> float:
+        """Of the training rows, about the share whose moments are taken."""
+        limit = self.options.fit.fit_rows if set(self.options.kinds) == {"kernel"} else None
+        n_train = self.n_rows * (1 - split.skip)
+        return 1.0 if limit is None else min(1.0, limit / max(n_train, 1))
 
 
 def _opened(
@@ -352,42 +203,26 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
     reader = PairReader(
         task.source, pair, task.widths, options.held_out, options.seed, options.where, options.batch_rows
     )
-    held = next(iter(held_comparisons(task.source, columns=pair)), None)
-    members = f"{held.prefix}_clusters" if held else None
     split = Split.of(reader, task.n_rows, validation_rows=_VALIDATION_ROWS, held_out_rows=options.judged_rows)
-    features, sample = None, None
-    workers = options.threads or usable_cores()
+    held = next(iter(held_comparisons(task.source, columns=pair)), None)
+    sample, features = None, None
     if task.map is None and "kernel" in options.kinds:
         progress("sample", 0, _SAMPLED_ROWS)
         with timed(seconds, "sample"), one_blas_thread():
-            sample = training_sample(reader, split, _SAMPLED_ROWS)
-            progress("sample", _SAMPLED_ROWS, _SAMPLED_ROWS)
-            if len(sample.a):
-                features = fit_features(
-                    sample.a, pair[0], options.fit.n_landmarks, seed=options.seed, threads=workers
-                )
-    fit_rows = options.fit.fit_rows if set(options.kinds) == {"kernel"} else None
+            sample, features = _sampled(task, reader, split)
+        progress("sample", _SAMPLED_ROWS, _SAMPLED_ROWS)
     progress("moments", 0, task.n_rows)
     with timed(seconds, "moments"), one_blas_thread():
         found = gather(
             reader,
             split,
             features=features,
-            share=min(1.0, (fit_rows or np.inf) / max(task.n_rows * (1 - split.skip), 1)),
-            members=members,
+            share=task.fitted_share(split),
+            members=f"{held.prefix}_clusters" if held else None,
             progress=lambda rows: progress("moments", rows, task.n_rows),
-            workers=workers,
+            workers=task.workers,
         )
     _check_rows(reader, found, options)
-    evaluator = Evaluator(
-        found.held_out.a,
-        found.held_out.b,
-        members=_members(found),
-        of_target=[c.cluster for c in held.clusters if c.side == pair[1]] if held else [],
-        to_target=not options.in_place,
-    )
-    maps = {} if task.map is None else {"given": task.map}
-    chosen = 1
     if task.map is None:
         n_fitted = _descent_rows(options, found)
         progress("fit", 0, n_fitted)
@@ -398,29 +233,55 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
                 options,
                 features=features,
                 sample=sample,
-                workers=workers,
+                workers=task.workers,
                 progress=lambda rows: progress("fit", rows, n_fitted),
             )
-        maps = fits.maps
-        chosen += list(maps).index(fits.chosen)
+    else:
+        fits = Fits({"given": task.map}, "given")
+    return _evaluated(task, found, fits, held, seconds)
+
+
+def _sampled(task: _Task, reader: PairReader, split: Split) -> tuple[Pair, Features | None]:
+    """Training rows, and features fitted on them; without training rows none."""
+    options = task.options
+    sample = training_sample(reader, split, _SAMPLED_ROWS)
+    if not len(sample.a):
+        return sample, None
+    n_landmarks = options.fit.n_landmarks
+    return sample, fit_features(
+        sample.a, task.columns[0], n_landmarks, seed=options.seed, threads=task.workers
+    )
+
+
+def _evaluated(
+    task: _Task,
+    found: Gathered,
+    fits: Fits,
+    held: ComparisonRecord | None,
+    seconds: dict[str, float],
+) -> Alignment:
+    options, pair = task.options, task.columns
+    evaluator = Evaluator(
+        found.held_out.a,
+        found.held_out.b,
+        members=_members(found),
+        of_target=[c.cluster for c in held.clusters if c.side == pair[1]] if held else [],
+        to_target=not options.in_place,
+    )
+
+    def after(named: tuple[str, AlignmentMap]) -> Evaluation:
+        name, fitted = named
+        return evaluator.after(name, normalize_rows(fitted.transform(found.held_out.a)))
+
     with timed(seconds, "evaluate"), one_blas_thread():
-        evaluations = [evaluator.before()]
-        evaluations += ordered_map(
-            lambda name: evaluator.after(name, normalize_rows(maps[name].transform(found.held_out.a))),
-            maps,
-            workers=workers,
-        )
-    best = list(maps.values())[chosen - 1]
+        evaluations = [
+            evaluator.before(),
+            *ordered_map(after, fits.maps.items(), workers=task.workers),
+        ]
+    best = fits.maps[fits.chosen]
     if task.map is None:
         best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
-    after = evaluations[chosen]
-    counts = {
-        "n_train": found.n_train,
-        "n_fitted": found.n_fitted,
-        "n_aside": len(found.validation.a),
-        "n_held_out": found.n_held_out,
-        "n_judged": len(found.held_out.a),
-    }
+    chosen = 1 + list(fits.maps).index(fits.chosen)
     record = AlignmentRecord(
         table=task.source.table,
         columns=pair,
@@ -432,13 +293,13 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         seconds=seconds,
         warnings=(
             *task.source.notes,
-            *_cluster_warning(pair, members),
+            *_cluster_warning(pair, held),
             *_search_warning(task.source, task.column, task.out_width),
         ),
         in_place=options.in_place,
-        counts=counts,
-        chosen=None if options.compares_fidelities else after.name,
-        better=after.better_than(evaluations[0]),
+        counts=_counts(found),
+        chosen=None if options.compares_fidelities else fits.chosen,
+        better=evaluations[chosen].better_than(evaluations[0]),
         maps=tuple(e.to_json() for e in evaluations),
     )
     return Alignment(
@@ -450,6 +311,16 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
         queries=(found.held_out.a if options.in_place else found.held_out.b)[:_INDEX_QUERIES],
         record=record,
     )
+
+
+def _counts(found: Gathered) -> Mapping[str, int]:
+    return {
+        "n_train": found.n_train,
+        "n_fitted": found.n_fitted,
+        "n_aside": len(found.validation.a),
+        "n_held_out": found.n_held_out,
+        "n_judged": len(found.held_out.a),
+    }
 
 
 def _descent_rows(options: AlignOptions, found: Gathered) -> int:
@@ -501,8 +372,8 @@ def _check_rows(reader: PairReader, found: Gathered, options: AlignOptions) -> N
             )
 
 
-def _cluster_warning(pair: tuple[str, str], members: str | None) -> list[str]:
-    if members is not None:
+def _cluster_warning(pair: tuple[str, str], held: ComparisonRecord | None) -> list[str]:
+    if held is not None:
         return []
     return [
         f"no clusters of {pair[0]} and {pair[1]} are in the table, so none is evaluated by itself: run"

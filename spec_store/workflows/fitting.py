@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.fit import Fitting, Kind, Pair
-from ..alignment.kernel import STRENGTHS, Candidate, Features, Validation, best_candidate, strongest
+from ..alignment.kernel import Features
 from ..alignment.maps import AlignmentMap
 from ..alignment.objective import Objective
 from ..alignment.options import AlignOptions
 from ..alignment.start import Linear, RidgePath, procrustes_start, rotation
+from ..alignment.validation import STRENGTHS, Candidate, Validation, best_candidate, strongest
 from ..spectral.bandwidth import auto_bandwidths
 from ..stores.streaming import ordered_map
 from .pairs import Gathered, PairReader, mini_batches

@@ -1,19 +1,13 @@
-"""The map in closed form: features, moments, strength, variance, and which map is written."""
+"""Maps in closed form: features, moments, strength, variance; and which map is chosen."""
 
 import numpy as np
 import pytest
 
 from planted import rotated_clipped_noisy, unit
-from spec_store.alignment.kernel import (
-    STRENGTHS,
-    Candidate,
-    Validation,
-    best_candidate,
-    fit_features,
-    strongest,
-)
+from spec_store.alignment.kernel import fit_features
 from spec_store.alignment.metrics import difference_eigenvalues, search_overlap
 from spec_store.alignment.start import Linear, PairMoments, RidgePath, rotation
+from spec_store.alignment.validation import STRENGTHS, Candidate, Validation, best_candidate, strongest
 
 
 def pair(n=1500):

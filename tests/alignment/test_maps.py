@@ -15,7 +15,7 @@ import spec_store
 from planted import unit
 from spec_store.alignment import to_onnx
 from spec_store.alignment.maps import AlignmentMap
-from spec_store.alignment.start import PairMoments, affine_start, procrustes_start, ridge_start
+from spec_store.alignment.start import PairMoments, RidgePath, procrustes_start
 from spec_store.errors import InputError, MissingExtraError
 
 
@@ -216,18 +216,18 @@ def pairs(n=4000):
 
 def test_ridge_without_a_penalty_is_least_squares():
     a, b, moments = pairs()
-    weights, bias = ridge_start(moments, 0.0)
+    weights, bias = RidgePath(moments).at(0.0)
     expected, *_ = np.linalg.lstsq(np.hstack([a, np.ones((len(a), 1))]), b, rcond=None)
     assert np.allclose(np.vstack([weights, bias]), expected, atol=1e-8)
 
 
 def test_restored_variance_is_the_targets():
     a, b, moments = pairs()
-    weights, bias = affine_start(moments, 0.5)
+    weights, bias = RidgePath(moments).restored(0.5)
     y = a @ weights + bias
     assert np.allclose(np.cov(y.T), np.cov(b.T), atol=1e-6)
     assert np.allclose(y.mean(0), b.mean(0))
-    shrunk = a @ ridge_start(moments, 0.5)[0]
+    shrunk = a @ RidgePath(moments).at(0.5).weights
     assert np.trace(np.cov(shrunk.T)) < 0.8 * np.trace(np.cov(b.T))
     assert np.all(np.einsum("ij,ij->j", y - y.mean(0), shrunk - shrunk.mean(0)) > 0)  # not turned about
 
@@ -237,7 +237,7 @@ def test_a_source_that_knows_less_than_the_target_has_dimensions_is_no_error():
     a = unit(rng.standard_normal((500, 3)))
     b = unit(a @ rng.standard_normal((3, 8)) + 0.01 * rng.standard_normal((500, 8)))
     moments = PairMoments(a.mean(0), b.mean(0), a.T @ a / 500, a.T @ b / 500, b.T @ b / 500)
-    weights, bias = affine_start(moments, 0.01)
+    weights, bias = RidgePath(moments).restored(0.01)
     assert np.isfinite(weights).all()
     assert (unit(a @ weights + bias) * b).sum(1).mean() > 0.95
 

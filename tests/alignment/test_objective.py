@@ -22,10 +22,18 @@ def kernel(objective, x, sigma):
 
 
 def by_definition(objective, f, b, anchor):
+    """Kernel matching, SPEC-diff², the cross term, fidelity."""
     difference = kernel(objective, f, objective.bandwidths[0]) - kernel(objective, b, objective.bandwidths[1])
-    spec_diff = np.abs(np.linalg.eigvalsh(difference / N)).max()
+    n = len(f)
+    spec_diff = np.abs(np.linalg.eigvalsh(difference / n)).max()
+    cross = ((f @ b.T - b @ b.T) ** 2).sum() / n**2 if objective.kappa else 0.0
     fidelity = 1 - (f * anchor).sum(axis=1).mean()
-    return (difference**2).sum() / N**2, spec_diff**2, fidelity
+    return (difference**2).sum() / n**2, spec_diff**2, cross, fidelity
+
+
+def total(objective, *rows):
+    weights = 1, objective.beta, objective.kappa, objective.mu
+    return sum(w * part for w, part in zip(weights, by_definition(objective, *rows), strict=True))
 
 
 OBJECTIVES = [
@@ -43,7 +51,7 @@ def test_terms_are_those_of_the_n_by_n_kernels(objective):
     terms, _ = objective.value_and_gradient(f, b, anchor)
     expected = by_definition(objective, f, b, anchor)
     assert terms.kernel == pytest.approx(expected[0], rel=1e-10)
-    assert terms.fidelity == pytest.approx(expected[2], rel=1e-10)
+    assert terms.fidelity == pytest.approx(expected[3], rel=1e-10)
     if objective.beta:
         assert terms.spec == pytest.approx(expected[1], rel=1e-4)
     assert terms.total == pytest.approx(
@@ -75,8 +83,7 @@ def test_gradient_by_each_output(objective):
         for sign in (1, -1):
             moved = f.copy()
             moved[i, j] += sign * step
-            kernel_, spec, fidelity = by_definition(objective, moved, b, anchor)
-            ends.append(kernel_ + objective.beta * spec + objective.mu * fidelity)
+            ends.append(total(objective, moved, b, anchor))
         assert gradient[i, j] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=2e-3, abs=1e-6)
 
 
@@ -101,14 +108,7 @@ def test_gradient_by_each_parameter_through_the_normalisation(objective, kind):
     inputs = features(a, model.frequencies.astype(np.float64))
 
     def value():
-        return sum(
-            weight * part
-            for weight, part in zip(
-                (1, objective.beta, objective.mu),
-                by_definition(objective, _unit(model.outputs(inputs)).rows, b, anchor),
-                strict=True,
-            )
-        )
+        return total(objective, _unit(model.outputs(inputs)).rows, b, anchor)
 
     f, lengths = _unit(model.outputs(inputs))
     _, gradient = objective.value_and_gradient(f, b, anchor)
@@ -134,3 +134,30 @@ def test_equal_kernels_have_nothing_to_reduce(objective):
     terms, gradient = same.value_and_gradient(b, b, b)
     assert (terms.kernel, terms.spec) == pytest.approx((0, 0), abs=1e-12)
     assert np.abs(gradient).max() < 1e-9
+
+
+@pytest.mark.parametrize("n", [N, 5])  # more rows than dimensions, and fewer: two ways to the same sums
+@pytest.mark.parametrize("kernel_", ["cosine", "gaussian"])
+def test_the_cross_term_is_that_of_searches_and_has_its_gradient(kernel_, n):
+    objective = Objective(kernel_, 2.0, 0.3, (0.7, 0.5), kappa=3.0)
+    f, b, anchor = (x[:n] for x in rows(D_B, D_B, D_B))
+    terms, gradient = objective.value_and_gradient(f, b, anchor)
+    expected = by_definition(objective, f, b, anchor)
+    assert terms.cross == pytest.approx(expected[2], rel=1e-10)
+    assert terms.kernel == pytest.approx(expected[0], rel=1e-10)
+    assert terms.total == pytest.approx(total(objective, f, b, anchor), rel=1e-3)
+    for i, j in [(0, 0), (3, 1), (4, 5)]:
+        ends = []
+        for sign in (1, -1):
+            moved = f.copy()
+            moved[i, j] += sign * 1e-5
+            ends.append(total(objective, moved, b, anchor))
+        assert gradient[i, j] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=2e-3, abs=1e-6)
+
+
+def test_the_cross_term_alone_sees_a_rotation_of_the_output():
+    (b,) = rows(D_B)
+    turned = b @ np.linalg.qr(np.random.default_rng(0).standard_normal((D_B, D_B)))[0]
+    terms, _ = Objective("cosine", 1.0, 0.0, kappa=1.0).value_and_gradient(turned, b, b)
+    assert (terms.kernel, terms.spec) == pytest.approx((0, 0), abs=1e-12)
+    assert terms.cross > 0.01

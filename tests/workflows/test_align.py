@@ -133,6 +133,53 @@ def test_the_same_seed_gives_the_same_map_whatever_the_fragments(db, tmp_path_fa
     assert not np.allclose(one.map.transform(clip), align(db, seed=1).map.transform(clip), atol=1e-3)
 
 
+def test_a_map_is_fitted_on_so_many_rows_at_most_and_judged_on_the_same(db):
+    whole, part = align(db), align(db, fit_rows=600)
+    assert whole.record.counts["n_fitted"] == whole.record.counts["n_train"] > 2000
+    assert 500 < part.record.counts["n_fitted"] < 700
+    assert part.record.counts["n_train"] == whole.record.counts["n_train"]
+    assert part.before.search_10 == whole.before.search_10
+    assert part.record.n_rows == whole.record.n_rows == N
+    assert whole.map.landmarks.shape == (16, 1000)
+    assert align(db, n_landmarks=50).map.landmarks.shape == (16, 50)
+
+
+def test_the_polish_brings_the_kernels_nearer_and_the_cross_term_takes_part_in_it(db):
+    few = {"n_landmarks": 10}  # so that the regression leaves something
+    run, without, none = align(db, **few), align(db, cross=0.0, **few), align(db, steps=0, **few)
+    by_name = {j.name: j for j in run.evaluations}
+    assert by_name["kernel"].distance < 0.99 * by_name["kernel, variance 100%"].distance
+    assert by_name["kernel"].distance != without.evaluations[1].distance
+    assert by_name["kernel, variance 100%"].distance == without.evaluations[4].distance
+    start, end = none.evaluations[1], none.evaluations[4]
+    assert start.distance == pytest.approx(end.distance, rel=1e-3)  # no steps: the start, rounded to float32
+
+
+def test_a_given_penalty_is_taken_and_a_huge_one_leaves_a_rotation(db):
+    free, fixed = align(db), align(db, ridge=1e6)
+    by_name = {j.name: j for j in fixed.evaluations}
+    assert by_name["ridge"].recall_10 < 0.1  # towards zero: hardly anything but the mean is left
+    assert by_name["kernel, variance 0%"].recall_10 > 0.3  # around a rotation: the rotation
+    assert free.after.search_10 > fixed.after.search_10 + 0.05
+
+
+def test_a_shrunken_map_is_shown_and_never_written(db, monkeypatch):
+    """Even if searches on the validation rows can't tell: it is the first of the curve for the target."""
+    from spec_store.workflows import fitting
+
+    offered = []
+
+    def first_of_the_curve(candidates):
+        offered.extend(c.name for c in candidates)
+        return 0
+
+    monkeypatch.setattr(fitting, "best_candidate", first_of_the_curve)
+    run = align(db)
+    assert "kernel, variance 0%" in [j.name for j in run.evaluations]
+    assert offered == ["kernel", "kernel, variance 50%", "kernel, variance 100%"]
+    assert run.after.name == "kernel"
+
+
 def test_in_place_stays_near_the_source(db):
     run = align(db, in_place=True, write=True, steps=150)
     assert run.written == ["clip_aligned"]
@@ -550,13 +597,13 @@ def test_messages_leave_the_case_of_paths_and_names_as_it_is(tmp_path):
 
 
 def partly_embedded(folder, n_embedded=1400):
-    """Rows from `n_embedded` on have no dino vector yet; two of them have no clip vector either."""
+    """Rows from `n_embedded` on have no dino vector yet; three have no clip vector, one of them dino's."""
     table = pair_table()
     dino = table["dino"].to_pylist()
     clip = table["clip"].to_pylist()
     for i in range(n_embedded, N):
         dino[i] = None
-    for i in (N - 1, N - 2):
+    for i in (3, N - 1, N - 2):
         clip[i] = None
     for name, rows, width in (("dino", dino, 12), ("clip", clip, 16)):
         kind = pa.list_(pa.float32(), width)
@@ -567,7 +614,7 @@ def partly_embedded(folder, n_embedded=1400):
 
 def test_only_missing_vectors_are_mapped_and_one_column_serves_a_migration(tmp_path):
     db = partly_embedded(tmp_path)
-    with pytest.raises(InvalidVectorsError, match="1,600 rows"):
+    with pytest.raises(InvalidVectorsError, match="1,601 rows"):
         align(db)
     with pytest.raises(InvalidVectorsError, match="'clip'"):
         align(db, only_missing=True)  # null sources are errors still
@@ -581,8 +628,8 @@ def test_only_missing_vectors_are_mapped_and_one_column_serves_a_migration(tmp_p
     embedded = np.stack(dino[:1400])
     embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
     assert np.allclose(np.stack(written[:1400]), embedded, atol=1e-6)
-    clip = np.stack(column(db, "clip")[: N - 2])
-    assert np.allclose(np.stack(written[1400 : N - 2]), run.map.transform(clip[1400:]), atol=ROUNDING)
+    clip = np.stack(column(db, "clip")[1400 : N - 2])
+    assert np.allclose(np.stack(written[1400 : N - 2]), run.map.transform(clip), atol=ROUNDING)
 
     later = lance.dataset(f"{db}/images.lance")
     fresh = unit_rows(np.random.default_rng(3).standard_normal((200, 12)))

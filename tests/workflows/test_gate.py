@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import spec_store
-from gated import QUICK, N, Naive, gate, lost_table, recorded_map
+from gated import QUICK, N, Naive, aligned, gate, lost_table, recorded_map
 from lance_tables import make_table
 from planted import hidden_clusters, rotated_clipped_noisy, vectors
 from spec_store.errors import FilterError, InputError
@@ -23,11 +23,7 @@ LOST = "label = 'lost'"
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
-    """`align` has run, `compare` has not."""
-    folder = tmp_path_factory.mktemp("gate")
-    make_table(folder, lost_table())
-    spec_store.align("images", "clip", "dino", db=str(folder), write=True, **QUICK)
-    return str(folder)
+    return aligned(tmp_path_factory.mktemp("gate"))
 
 
 @pytest.fixture(scope="module")

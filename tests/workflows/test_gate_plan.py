@@ -9,22 +9,20 @@ import pyarrow as pa
 import pytest
 
 import spec_store
-from gated import QUICK, N, Naive, gate, lost_table
+from gated import N, Naive, aligned, gate, lost_table
 from lance_tables import make_table
 from planted import hidden_clusters, rotated_clipped_noisy, unit, vectors
+from spec_store.alignment.mixed import MixedSearch
 from spec_store.errors import InputError
 from spec_store.keys import hash_keys
-from spec_store.workflows.plan import budget_rows
+from spec_store.workflows.plan import PlanSlice, budget_rows, make_plan
 
 SLICES = ("label = 'odd'", "label = 'lost'", "label = 'even'", "id < 500")
 
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plan")
-    make_table(folder, lost_table())
-    spec_store.align("images", "clip", "dino", db=str(folder), write=True, **QUICK)
-    return str(folder)
+    return aligned(tmp_path_factory.mktemp("plan"))
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +184,25 @@ def test_a_migration_under_way_is_evaluated_on_the_rows_that_have_a_target(tmp_p
     label = table["label"].to_numpy(zero_copy_only=False)
     assert found.plan.steps[0].n_rows == ((label == "lost") & ~known).sum()
     assert not selected(str(tmp_path), found.plan.where)[known].any()
+
+
+def test_a_slice_that_nobody_gains_by_is_not_in_the_plan():
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((400, 8)).astype(np.float32)
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    mapped, half = target.copy(), np.arange(400) < 200
+    mapped[half] = rng.permutation(mapped[half])  # the other half is mapped without error
+    search = MixedSearch(target[:100], target, mapped, np.arange(100), 10)
+    slices = [PlanSlice("right", "right", ~half), PlanSlice("wrong", "wrong", half)]
+    plan = make_plan(
+        search,
+        100,
+        slices,
+        embedded=np.zeros(400, bool),
+        embedded_filter=None,
+        count=lambda where: 200 * (1 + where.count(" OR ")),
+        budget=None,
+    )
+    assert [step.name for step in plan.steps] == ["wrong"]
+    assert plan.steps[0].gain > 0.2
+    assert plan.search_overlap.value == 1
