@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,28 +9,20 @@ from typing import Any
 import pyarrow as pa
 
 from ..connector import Source, find_field
-from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..errors import FilterError, InputError, sentence
 from ..options import CompareOptions, default_prefix
-from ..progress import Progress, silent, timed
-from ..runs.records import ComparisonRecord
-from ..spectral.bandwidth import Bandwidths
-from ..spectral.covariance import CovarianceAccumulator
-from ..spectral.scoring import Scorer, result_schema
-from ..spectral.spectrum import Spectrum, solve
+from ..progress import Progress, silent
+from ..spectral.koda import Epsilon
+from ..spectral.scoring import result_schema
 from ..stores.locate import Database, Destination, open_columns, open_data
-from ..stores.streaming import usable_cores
 from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
+from .basis import gather
 from .comparison import Comparison, check_place
-from .listing import Described, Earlier, described_columns, earlier_run, list_clusters
-from .passes import accumulate
-from .sampling import draw_sample, evaluated_rows, fit_maps, identified, map_error
+from .listing import Earlier, described_columns, earlier_run
+from .solving import Question, compared
 
-__all__ = ["compare"]
-
-_DEFAULT_MODES = 40
-# Of each end, in the column of modes.
-_WRITTEN_MODES = 10
+__all__ = ["check_rows", "compare"]
 
 
 def compare(
@@ -105,95 +96,17 @@ def compare(
         source, names = keyed(open_data(table), options.key), asked
     pair = _two_columns(names)
     destination = Destination.of(results, out, db)
-    if write or destination is not None:
-        prefix = options.prefix or default_prefix(pair)
-        check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
-    n_rows = _check(source, pair, options)
-    run = _solved(source, pair, options, n_rows, destination, progress)
-    return run.write(progress=progress) if write else run
-
-
-def _solved(
-    source: Source,
-    pair: tuple[str, str],
-    options: CompareOptions,
-    n_rows: int,
-    destination: Destination | None,
-    progress: Progress,
-) -> Comparison:
-    """Sample, pass 1 and solve. The sample's memory is free again when pass 2 begins."""
     prefix = options.prefix or default_prefix(pair)
-    seconds: dict[str, float] = {}
+    if write or destination is not None:
+        check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
+    n_rows = check_rows(source, pair, options)
     earlier = earlier_run(source, pair, prefix) if destination is None else Earlier(None, ())
     described = described_columns(source, pair) if options.describe else ()
-    with timed(seconds, "sample"):
-        rows = identified(source, options.where)
-        sample = draw_sample(rows.source, pair, options, others=(*earlier.columns, *described))
-        fitted = fit_maps(sample, options)
-        maps, bandwidths = fitted.maps, fitted.bandwidths
-        error = map_error(sample, maps, bandwidths, options.eta)
-    progress("covariance", 0, n_rows)
-    with timed(seconds, "covariance"):
-        state = accumulate(
-            rows.source,
-            maps,
-            where=options.where,
-            batch_rows=options.batch_rows,
-            threads=options.threads,
-            progress=lambda rows: progress("covariance", rows, n_rows),
-        )
-    _check_invalid(source, state, options)
-    with timed(seconds, "solve"):
-        modes = options.modes or min(_DEFAULT_MODES, state.n_rows)
-        spectrum = solve(state, modes=modes, eta=options.eta, center=options.center)
-    with timed(seconds, "clusters"):
-        evaluated = evaluated_rows(sample, maps, spectrum, bandwidths)
-        listing = list_clusters(
-            evaluated,
-            sample.others,
-            earlier,
-            pair,
-            prefix,
-            eta=options.eta,
-            seed=options.seed,
-            threads=options.threads or usable_cores(),
-        )
-    scorer = Scorer(
-        maps, listing.clusters, prefix, spectrum.leading(_WRITTEN_MODES) if options.write_modes else None
-    )
-    sigmas = bandwidths.values if bandwidths else (None, None)
-    ends = zip(pair, spectrum.ends, strict=True)
-    record = ComparisonRecord(
-        table=source.table if destination is None else destination.table,
-        columns=pair,
-        prefix=prefix,
-        source_version=source.version,
-        n_rows=spectrum.n_rows,
-        n_skipped=state.invalid.n_rows,
-        options=options.to_json(),
-        seconds=seconds,
-        warnings=(*source.notes, *rows.warnings, *_warnings(options, bandwidths, spectrum)),
-        bandwidth=dict(zip(pair, sigmas, strict=True)),
-        coverage=dict(zip(pair, spectrum.coverage, strict=True)),
-        map_error=error,
-        spec_diff=spectrum.spec_diff,
-        spec_diff_centered=spectrum.spec_diff_centered,
-        cka=None if math.isnan(spectrum.cka) else spectrum.cka,
-        eigenvalues={c: [float(v) for v in end.eigenvalues] for c, end in ends},
-        **listing.fields,
-    )
-    return Comparison(
-        source=source,
-        options=options,
-        spectrum=spectrum,
-        clusters_found=listing.clusters,
-        scorer=scorer,
-        state=state,
-        bandwidths=bandwidths,
-        record=record,
-        described=Described.of(source, pair, sample.others, options.seed) if options.describe else None,
-        destination=destination,
-    )
+    others = [*earlier.columns, *described]
+    references = tuple(asked) if isinstance(table, str) or table is None else ()
+    basis = gather(source, pair, references, options, n_rows, progress, others=others)
+    run = compared(basis, Question(pair, options, earlier, destination=destination))
+    return run.write(progress=progress) if write else run
 
 
 def _two_columns(columns: Sequence[str]) -> tuple[str, str]:
@@ -210,8 +123,14 @@ def _two_columns(columns: Sequence[str]) -> tuple[str, str]:
     return columns[0], columns[1]
 
 
-def _check(source: Source, columns: tuple[str, str], options: CompareOptions) -> int:
+def check_rows(source: Source, columns: Sequence[str], options: CompareOptions) -> int:
     """Refuse what can be refused before any pass; the number of rows to be compared."""
+    Epsilon.parse(options.epsilon)
+    if options.bandwidth is not None and len(options.bandwidth) != len(columns):
+        raise InputError(
+            f"{len(options.bandwidth)} bandwidths are given for {len(columns)} embeddings; expected one σ for"
+            " each, or auto."
+        )
     for c in columns:
         kind = find_field(source, c).type
         if not is_vector(kind) or pa.types.is_fixed_size_list(kind):
@@ -230,22 +149,3 @@ def _check(source: Source, columns: tuple[str, str], options: CompareOptions) ->
             else f"{sentence(source.describe())} has one row: a comparison needs at least {needed}."
         )
     return n_rows
-
-
-def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:
-    if state.invalid.n_rows and not options.skip_invalid:
-        raise InvalidVectorsError(
-            f"{state.invalid.n_rows:,} rows of {source.describe()} can't be compared:"
-            f" {state.invalid.describe()}. Repair them, or skip them with --skip-invalid"
-            " (skip_invalid=True): their result columns are then null."
-        )
-
-
-def _warnings(options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum) -> list[str]:
-    messages = bandwidths.warnings() if bandwidths else []
-    if options.precision == "float32" and spectrum.spec_diff < 10 * spectrum.rounding:
-        messages.append(
-            f"the embeddings hardly differ: float32 can't tell eigenvalues under {spectrum.rounding:.1g} from"
-            " rounding. Use --precision float64 for smaller ones."
-        )
-    return messages
