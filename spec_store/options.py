@@ -87,6 +87,9 @@ class CompareOptions:
         None stands for.
     on_missing
         What to do with rows that only one of two stores holds: "error" refuses, "drop" leaves them out.
+    maps_from
+        A recorded run whose feature maps, bandwidths among them, are used instead of fitted ones: the two
+        states can then be compared, see `compare_times`.
     prefix
         Of the result columns; None is ``spec_{first}_{second}``.
     keep_sample
@@ -121,6 +124,7 @@ class CompareOptions:
     precision: Literal["float32", "float64"] = "float32"
     key: str | None = None
     on_missing: Literal["error", "drop"] = "error"
+    maps_from: str | None = None
     prefix: str | None = None
     keep_sample: bool = True
     sample_rows: int = 20_000

@@ -13,7 +13,12 @@ from typing import Any, ClassVar
 
 from .clusters import ClusterRecord, RejectedRecord, json_values
 
-__all__ = ["AlignmentRecord", "ComparisonRecord", "RunRecord", "new_run_id"]
+__all__ = ["AlignmentRecord", "ComparisonRecord", "ModelsRecord", "RunRecord", "new_run_id", "publication_of"]
+
+
+def publication_of(run_id: str) -> str:
+    """The run that result columns name: of a pair among several models ``{id}.1``, the run of them all."""
+    return run_id.partition(".")[0]
 
 
 def new_run_id() -> str:
@@ -284,6 +289,66 @@ class ComparisonRecord(RunRecord):
 
 def _later(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRecord(RunRecord):
+    """A comparison of any number of embeddings on one state; `written` are the result columns of all pairs.
+
+    Attributes
+    ----------
+    bandwidth, coverage
+        By column, as of a comparison.
+    matrix
+        A mapping per pair of columns: ``first``, ``second``, ``spec_diff``, ``spec_diff_centered``, ``cka``,
+        ``cka_unbiased``, ``map_error``.
+    pairs
+        Of the pairs whose clusters were asked for: ``columns``, ``prefix``, and the ``run_id`` of its record.
+    references
+        The columns as they were asked for, with the stores of those of other ones.
+    """
+
+    kind: ClassVar[str] = "models"
+
+    bandwidth: Mapping[str, float | None]
+    coverage: Mapping[str, float]
+    matrix: tuple[Mapping[str, Any], ...]
+    pairs: tuple[Mapping[str, Any], ...] = ()
+    references: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        kernel = self.options["kernel"]
+        own = ("bandwidth", "coverage", "matrix", "pairs", "references", "seconds", "written", "warnings")
+        return {
+            "run_id": self.run_id,
+            "table": self.table,
+            "columns": list(self.columns),
+            "n_rows": self.n_rows,
+            "n_skipped": self.n_skipped,
+            "kernel": kernel,
+            "features": self.options["features"] if kernel == "gaussian" else "exact",
+            **{name: json_values(getattr(self, name)) for name in own},
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        sigmas = [self.bandwidth[c] for c in self.columns]
+        return super().to_row() | {
+            "bandwidth": None if None in sigmas else sigmas,
+            "coverage": [self.coverage[c] for c in self.columns],
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> ModelsRecord:
+        """From a row of the table of runs."""
+        details = json.loads(row["details"])
+        return cls(
+            **_shared(row),
+            bandwidth=details["bandwidth"],
+            coverage=details["coverage"],
+            matrix=tuple(details["matrix"]),
+            pairs=tuple(details["pairs"]),
+            references=tuple(details["references"]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

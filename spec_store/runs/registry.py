@@ -18,7 +18,7 @@ from ..connector import Capability, Location, Source
 from ..errors import InputError, TableNotFoundError
 from ..plugins import get_connector
 from ..stores.locate import open_location
-from .records import AlignmentRecord, ComparisonRecord, RunRecord
+from .records import AlignmentRecord, ComparisonRecord, ModelsRecord, RunRecord
 
 __all__ = [
     "ARTIFACTS_TABLE",
@@ -205,6 +205,21 @@ class Registry:
         wanted = None if run_ids is None else set(run_ids)
         rows = [r for r in self.rows() if r["kind"] == "align"]
         return [AlignmentRecord.from_row(r) for r in rows if wanted is None or r["run_id"] in wanted]
+
+    def run(self, run_id: str) -> RunRecord:
+        """A recorded run of any kind. Raises InputError, with the newest ones, for an unknown id."""
+        rows = self.rows()
+        for row in rows:
+            if row["run_id"] == run_id and row["kind"] == "align":
+                return AlignmentRecord.from_row(row)
+            if row["run_id"] == run_id and row["kind"] == "models":
+                return ModelsRecord.from_row(row)
+            if row["run_id"] == run_id:
+                return self.comparisons([run_id])[0]
+        known = ", ".join(row["run_id"] for row in rows[:5]) or "none"
+        raise InputError(
+            f"No run {run_id!r} is recorded in {self.location}. The newest are {known}; see spec-store runs."
+        )
 
     def state(self, run_id: str) -> bytes | None:
         """What a run kept: an alignment's map, a comparison's state; None where that was too large.

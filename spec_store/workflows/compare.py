@@ -6,23 +6,19 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from ..connector import Source, find_field
-from ..errors import FilterError, InputError, sentence
+from ..errors import InputError
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, silent
-from ..spectral.koda import Epsilon
 from ..spectral.scoring import result_schema
 from ..stores.locate import Database, Destination, open_columns, open_data
-from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
 from .basis import gather
+from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place
 from .listing import Earlier, described_columns, earlier_run
-from .solving import Question, compared
+from .solving import Question, compared, given_maps
 
-__all__ = ["check_rows", "compare"]
+__all__ = ["compare"]
 
 
 def compare(
@@ -84,7 +80,7 @@ def compare(
         options = CompareOptions.from_keywords(fields)
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
-    asked = _two_columns(columns)
+    asked = embedding_names(columns, two=True)
     if table is None or isinstance(table, str):
         opened = open_columns(
             asked, table=table, db=db, version=version, key=options.key, on_missing=options.on_missing
@@ -94,7 +90,7 @@ def compare(
             results = table
     else:
         source, names = keyed(open_data(table), options.key), asked
-    pair = _two_columns(names)
+    pair = names[0], names[1]
     destination = Destination.of(results, out, db)
     prefix = options.prefix or default_prefix(pair)
     if write or destination is not None:
@@ -104,48 +100,7 @@ def compare(
     described = described_columns(source, pair) if options.describe else ()
     others = [*earlier.columns, *described]
     references = tuple(asked) if isinstance(table, str) or table is None else ()
-    basis = gather(source, pair, references, options, n_rows, progress, others=others)
+    maps = given_maps(source, pair, options)
+    basis = gather(source, pair, references, options, n_rows, progress, others=others, maps=maps)
     run = compared(basis, Question(pair, options, earlier, destination=destination))
     return run.write(progress=progress) if write else run
-
-
-def _two_columns(columns: Sequence[str]) -> tuple[str, str]:
-    wrong = [c for c in ([] if isinstance(columns, str) else columns) if not isinstance(c, str)]
-    if wrong:
-        raise InputError(
-            f"Columns are named; a {type(wrong[0]).__name__} was given. Arrays are given by name:"
-            ' compare({"clip": a, "dino": b}, ["clip", "dino"]).'
-        )
-    if isinstance(columns, str) or len(columns) != 2:
-        raise InputError(f"Two embedding columns are compared; {columns!r} was given.")
-    if columns[0] == columns[1]:
-        raise InputError(f"Column {columns[0]!r} is given twice: a column does not differ from itself.")
-    return columns[0], columns[1]
-
-
-def check_rows(source: Source, columns: Sequence[str], options: CompareOptions) -> int:
-    """Refuse what can be refused before any pass; the number of rows to be compared."""
-    Epsilon.parse(options.epsilon)
-    if options.bandwidth is not None and len(options.bandwidth) != len(columns):
-        raise InputError(
-            f"{len(options.bandwidth)} bandwidths are given for {len(columns)} embeddings; expected one σ for"
-            " each, or auto."
-        )
-    for c in columns:
-        kind = find_field(source, c).type
-        if not is_vector(kind) or pa.types.is_fixed_size_list(kind):
-            vector_width(c, kind)
-    n_rows = source.count(options.where)
-    if n_rows == 0 and options.where is not None:
-        raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
-    if n_rows == 0:
-        raise InputError(f"{sentence(source.describe())} is empty: there is nothing to compare.")
-    needed = options.fewest_rows
-    if n_rows < needed:
-        raise InputError(
-            f"{sentence(source.describe())} has {n_rows} rows to compare, fewer than the {options.modes}"
-            " modes asked for. Give more rows, or fewer --modes."
-            if n_rows > 1
-            else f"{sentence(source.describe())} has one row: a comparison needs at least {needed}."
-        )
-    return n_rows

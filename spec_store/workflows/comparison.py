@@ -253,6 +253,18 @@ class Comparison:
         latest = self.source.latest()
         return published, tally_columns(latest, self.prefix, self._tally(), where=self.options.where)
 
+    def annotated(self, published: Published, seconds: Mapping[str, float]) -> Comparison:
+        """This comparison once its result columns are published, with others' or alone: members counted."""
+        latest = self.source.latest()
+        tally = tally_columns(latest, self.prefix, self._tally(), where=self.options.where)
+        return self._counted(
+            dict(seconds),
+            tally,
+            written=tuple(self.scorer.schema.names),
+            written_version=published.version,
+            warnings=(*self.record.warnings, *published.notes),
+        )
+
     def _create(self, destination: Destination, progress: Progress) -> tuple[Published, ClusterTally]:
         tally = self._tally()
         batches = self._scored(tally, "write", progress)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..connector import Location, Source
+from ..errors import InputError
 from ..options import CompareOptions, default_prefix
 from ..progress import timed
-from ..runs.records import ComparisonRecord, new_run_id
+from ..runs.records import AlignmentRecord, ComparisonRecord, new_run_id
+from ..runs.registry import Registry
 from ..spectral.clusters import Recorded
+from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.koda import Epsilon, koda
 from ..spectral.scoring import Scorer
@@ -24,7 +29,7 @@ from .kept import KeptRules
 from .listing import Described, Earlier, list_clusters, members_in_columns
 from .sampling import Sample, evaluated_rows, sample_features
 
-__all__ = ["Question", "compared"]
+__all__ = ["Question", "compared", "given_maps", "kept_state", "number_or_none"]
 
 _DEFAULT_MODES = 40
 _DEFAULT_DIRECTIONS = 20
@@ -106,8 +111,8 @@ def compared(basis: Basis, question: Question) -> Comparison:
         map_error=error,
         spec_diff=spectrum.spec_diff,
         spec_diff_centered=spectrum.spec_diff_centered,
-        cka=_number(spectrum.cka),
-        cka_unbiased=_number(spectrum.cka_unbiased),
+        cka=number_or_none(spectrum.cka),
+        cka_unbiased=number_or_none(spectrum.cka_unbiased),
         rounding=spectrum.rounding,
         eigenvalues={c: [float(v) for v in end.eigenvalues] for c, end in ends},
         mode_energies={c: [[float(a), float(b)] for a, b in end.energies.T] for c, end in ends},
@@ -129,6 +134,36 @@ def compared(basis: Basis, question: Question) -> Comparison:
         else None,
         destination=destination,
     )
+
+
+def given_maps(source: Source, columns: Sequence[str], options: CompareOptions) -> list[FeatureMap] | None:
+    """The maps of the run that the options name; None where they name none.
+
+    Raises InputError where the run has none for these columns, or keeps no state.
+    """
+    if options.maps_from is None:
+        return None
+    known = {m.column: m for m in kept_state(source.location, options.maps_from).maps}
+    missing = [c for c in columns if c not in known]
+    if missing:
+        raise InputError(
+            f"Run {options.maps_from} has no feature map for column {missing[0]!r}; it has maps for"
+            f" {', '.join(known)}."
+        )
+    return [known[c] for c in columns]
+
+
+def kept_state(location: Location | None, run_id: str) -> CovarianceAccumulator:
+    """The state that a recorded run was solved from. Raises InputError where none is kept."""
+    registry = Registry.of(location)
+    if registry is None:
+        raise InputError(f"{location or 'Data in memory'} keeps no runs, so there is no run {run_id}.")
+    run = registry.run(run_id)
+    owner = getattr(run, "state_run", None) or run_id
+    data = registry.state(owner) if not isinstance(run, AlignmentRecord) else None
+    if data is None:
+        raise InputError(f"Run {run_id} keeps no state: it is no comparison, or its state was too large.")
+    return CovarianceAccumulator.load(io.BytesIO(data))
 
 
 def _spectrum(basis: Basis, pair: tuple[str, str], options: CompareOptions) -> Spectrum:
@@ -162,7 +197,8 @@ def _recorded(question: Question, sample: Sample, maps: Sequence[FeatureMap]) ->
     ]
 
 
-def _number(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
+    """None for what is not a number."""
     return None if math.isnan(value) else value
 
 
