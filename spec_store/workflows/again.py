@@ -22,7 +22,7 @@ from .listing import Earlier, described_columns, earlier_run
 from .sampling import Sample, draw_sample
 from .solving import Question, compared, kept_state
 
-__all__ = ["CHANGEABLE", "compare_again", "kept_basis"]
+__all__ = ["CHANGEABLE", "compare_again", "kept_basis", "kept_sample", "recorded_comparison"]
 
 CHANGEABLE = (
     "modes",
@@ -75,7 +75,7 @@ def compare_again(
     are read again. Figures are those of the rows that the run read: rows that were added since are scored
     when results are written, and a warning tells their number.
     """
-    run = _run(location_of(db), run_id)
+    run = recorded_comparison(location_of(db), run_id)
     for name in changes:
         if name not in CHANGEABLE:
             raise InputError(
@@ -90,7 +90,7 @@ def compare_again(
     source = _source(run, location_of(db), options)
     if write:
         check_place(source, None, result_schema(prefix, modes=options.write_modes), chosen)
-    basis = kept_basis(run, source, location_of(db), options)
+    basis = kept_basis(run, source, location_of(db))
     earlier = earlier_run(source, chosen, prefix)
     rules = None
     if earlier.run is not None:
@@ -102,19 +102,16 @@ def compare_again(
     return answer.write(progress=progress) if write else answer
 
 
-def kept_basis(
-    run: ComparisonRecord | ModelsRecord, source: Source, location: Location, options: CompareOptions
-) -> Basis:
+def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: Location) -> Basis:
     """The state and the sample of a recorded run; the sample is read again where it was not kept.
 
     Raises InputError where the state was not kept.
     """
-    owner = _owner(run)
     state = kept_state(location, run.run_id)
+    sample = kept_sample(run, location)
     columns = tuple(m.column for m in state.maps)
-    data = Registry(location).artifact(owner, SAMPLE)
-    sample = load_sample(data) if data else _drawn(run, columns, location, options)
-    warnings = [] if data else ["the run kept no sample: the sampled rows were read again."]
+    warnings = []
+    options = CompareOptions.from_json(run.options)
     n_now, n_then = source.count(options.where), run.n_rows + run.n_skipped
     if n_now != n_then:
         warnings.append(
@@ -125,15 +122,16 @@ def kept_basis(
         source=source,
         columns=columns,
         references=run.references,
-        options=CompareOptions.from_json(run.options),
+        options=options,
         state=state,
         sample=sample,
-        state_run=owner,
+        state_run=_owner(run),
         warnings=tuple(warnings),
     )
 
 
-def _run(location: Location, run_id: str) -> ComparisonRecord | ModelsRecord:
+def recorded_comparison(location: Location, run_id: str) -> ComparisonRecord | ModelsRecord:
+    """A comparison of two embeddings or of several. Raises InputError where there is none of this id."""
     registry = Registry.of(location)
     if registry is None:
         raise InputError(f"{location} keeps no runs: its connector can't append to tables.")
@@ -141,6 +139,14 @@ def _run(location: Location, run_id: str) -> ComparisonRecord | ModelsRecord:
     if not isinstance(run, (ComparisonRecord, ModelsRecord)):
         raise InputError(f"Run {run_id} is an alignment; expected a comparison.")
     return run
+
+
+def kept_sample(run: ComparisonRecord | ModelsRecord, location: Location) -> Sample:
+    """The sample of a recorded run; read again, from the version that it read, where it was not kept."""
+    if data := Registry(location).artifact(_owner(run), SAMPLE):
+        return load_sample(data)
+    state = kept_state(location, run.run_id)
+    return _drawn(run, tuple(m.column for m in state.maps), location, CompareOptions.from_json(run.options))
 
 
 def _owner(run: ComparisonRecord | ModelsRecord) -> str:
