@@ -23,7 +23,10 @@ from .solving import kept_state
 __all__ = ["ChangedGroup", "TimesComparison", "compare_times"]
 
 _TYPICAL = 10
+# Ratios of the coverages: under the one a person is told; under the other the map tells the times apart by how
+# well it sees them, and no group is listed.
 _LOWER_COVERAGE = 0.97
+_COMPARABLE = 0.9
 
 
 @dataclass(frozen=True)
@@ -127,21 +130,28 @@ def compare_times(old: str, new: str, column: str, *, db: Database = None, seed:
         n_rows=(states[0].n_rows, states[1].n_rows),
         coverage=found.coverage,
         eigenvalues={"more": found.eigenvalues[0].tolist(), "fewer": found.eigenvalues[1].tolist()},
-        groups=_groups(found, samples, features),
+        groups=_groups(found, samples, features) if _ratio(found.coverage) >= _COMPARABLE else (),
         warnings=_warnings(found.coverage, old, new),
     )
 
 
+def _ratio(coverage: tuple[float, float]) -> float:
+    return min(coverage) / max(*coverage, 1e-12)
+
+
 def _warnings(coverage: tuple[float, float], old: str, new: str) -> tuple[str, ...]:
     """Whether the map sees one time much better than the other."""
-    for (better, worse), unseen in ((coverage, new), (coverage[::-1], old)):
-        if worse < _LOWER_COVERAGE * better:
-            return (
-                f"coverage is {worse:.2f} in run {unseen} and {better:.2f} in the other: some of its rows lie far"
-                f" from every landmark, where the map sees nothing. Fit the maps on them: run {unseen} anew"
-                " without --maps-from, and the other one with its maps.",
-            )
-    return ()
+    if _ratio(coverage) >= _LOWER_COVERAGE:
+        return ()
+    unseen = new if coverage[1] < coverage[0] else old
+    unlisted = " No group is listed: too much of the difference is the map's." * (
+        _ratio(coverage) < _COMPARABLE
+    )
+    return (
+        f"coverage is {min(coverage):.2f} in run {unseen} and {max(coverage):.2f} in the other: some of its rows"
+        f" lie far from every landmark, where the map sees nothing.{unlisted} Fit the maps on them: compare the"
+        " rows of that run anew without --maps-from, and those of the other one with its maps.",
+    )
 
 
 def _position(state: CovarianceAccumulator, run: ComparisonRecord | ModelsRecord, column: str) -> int:
