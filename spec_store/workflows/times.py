@@ -23,8 +23,8 @@ from .solving import kept_state
 __all__ = ["ChangedGroup", "TimesComparison", "compare_times"]
 
 _TYPICAL = 10
-# Ratios of the coverages: under the one a person is told; under the other the map tells the times apart by how
-# well it sees them, and no group is listed.
+# Ratios of the coverages: under the one a person is told; under the other the map tells the times apart by
+# how well it sees them, and no group is listed.
 _LOWER_COVERAGE = 0.97
 _COMPARABLE = 0.9
 
@@ -144,13 +144,11 @@ def _warnings(coverage: tuple[float, float], old: str, new: str) -> tuple[str, .
     if _ratio(coverage) >= _LOWER_COVERAGE:
         return ()
     unseen = new if coverage[1] < coverage[0] else old
-    unlisted = " No group is listed: too much of the difference is the map's." * (
-        _ratio(coverage) < _COMPARABLE
-    )
+    unlisted = "No group is listed, as that is most of the difference. " * (_ratio(coverage) < _COMPARABLE)
     return (
-        f"coverage is {min(coverage):.2f} in run {unseen} and {max(coverage):.2f} in the other: some of its rows"
-        f" lie far from every landmark, where the map sees nothing.{unlisted} Fit the maps on them: compare the"
-        " rows of that run anew without --maps-from, and those of the other one with its maps.",
+        f"coverage is {min(coverage):.2f} in run {unseen} and {max(coverage):.2f} in the other: rows of it lie"
+        f" far from every landmark, where the map sees nothing. {unlisted}Fit the maps on them: compare the rows"
+        " of that run without --maps-from, and then those of the other one with its maps.",
     )
 
 
