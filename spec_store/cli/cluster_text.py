@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .findings import WIDTH, families, finding, other_column, seen_in_words, summary_lines, wrapped
-from .text import aligned, format_number, format_percent, visible
+from ..report.findings import WIDTH, families, finding, other_column, seen_in_words, summary_lines, wrapped
+from ..report.text import aligned, format_number, format_percent, visible
 
 if TYPE_CHECKING:
     from ..runs.clusters import ClusterRecord, RejectedRecord

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from ..errors import InputError
-from .text import aligned, visible, visible_lines
+from ..report.text import aligned, visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -1,0 +1,1 @@
+"""What runs found, for eyes: sentences and figures from their records."""
