@@ -17,9 +17,10 @@ from ..alignment.fit import Pair
 from ..alignment.kernel import Features, fit_features
 from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.options import AlignOptions
+from ..bars import shown
 from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord, ComparisonRecord
 from ..runs.registry import Registry
 from ..stores.locate import Database, open_columns, open_data
@@ -52,7 +53,7 @@ def align(
     map: AlignmentMap | str | os.PathLike[str] | None = None,
     write: bool = False,
     check_write: bool = False,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: AlignOptions | None = None,
     **fields: Any,
 ) -> Alignment:
@@ -71,6 +72,8 @@ def align(
         Write the column and record the run; what would stop that is checked before any work.
     check_write
         Check that already, without writing.
+    progress
+        As in `compare`.
     options
         Everything else; or give the fields of `AlignOptions` as keywords.
 
@@ -102,8 +105,9 @@ def align(
         options=options,
         writes=write or check_write,
     )
-    run = _fitted(task, progress)
-    return run.write(progress=progress) if write else run
+    with shown(progress) as update:
+        run = _fitted(task, update)
+        return run.write(progress=update) if write else run
 
 
 def check_alignment(

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..bars import shown
 from ..connector import Source, find_field
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
 from ..options import CompareOptions, default_prefix
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
 from ..spectral.bandwidth import Bandwidths
 from ..spectral.covariance import CovarianceAccumulator
@@ -43,7 +44,7 @@ def compare(
     write: bool = False,
     results: str | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: CompareOptions | None = None,
     **fields: Any,
 ) -> Comparison:
@@ -68,6 +69,10 @@ def compare(
         Write the results and record the run; what would stop that is checked before any work.
     results, out
         A new table of `db`, or a Parquet file, for the results, instead of columns of the table.
+    progress
+        How far the work is: "auto" shows a bar on a terminal (stderr) and in a notebook, and nothing
+        elsewhere; None shows nothing; a callable is called with the stage, the rows done since the last call
+        and all of its rows.
     options
         Everything else; or give the fields of `CompareOptions` as keywords.
 
@@ -109,8 +114,9 @@ def compare(
         prefix = options.prefix or default_prefix(pair)
         check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
     n_rows = _check(source, pair, options)
-    run = _solved(source, pair, options, n_rows, destination, progress)
-    return run.write(progress=progress) if write else run
+    with shown(progress) as update:
+        run = _solved(source, pair, options, n_rows, destination, update)
+        return run.write(progress=update) if write else run
 
 
 def _solved(

@@ -17,9 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..bars import shown
 from ..connector import Annotation, Published, Source
 from ..options import CompareOptions
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
 from ..runs.registry import LARGEST_STATE, Registry, cluster_table
 from ..spectral.bandwidth import Bandwidths
@@ -156,13 +157,13 @@ class Comparison:
         )
         return f"<p>{escape(repr(self)[1:-1])}</p><table><tr>{head}</tr>{body}</table>"
 
-    def score(self, *, progress: Progress = silent) -> Comparison:
+    def score(self, *, progress: ProgressOption = "auto") -> Comparison:
         """Pass 2 without writing: this comparison with exact sizes and typical rows in its record."""
-        progress("score", 0, self._n_all)
         tally = self._tally()
         seconds: dict[str, float] = {}
-        with timed(seconds, "score"), one_blas_thread():
-            for _ in self._scored(tally, "score", progress):
+        with shown(progress) as update, timed(seconds, "score"), one_blas_thread():
+            update("score", 0, self._n_all)
+            for _ in self._scored(tally, "score", update):
                 pass
         return self._counted(seconds, tally)
 
@@ -172,7 +173,7 @@ class Comparison:
         results: str | None = None,
         out: str | os.PathLike[str] | None = None,
         db: Database = None,
-        progress: Progress = silent,
+        progress: ProgressOption = "auto",
     ) -> Comparison:
         """Pass 2: annotate the rows, or write the results elsewhere; the run is recorded in the database.
 
@@ -184,6 +185,8 @@ class Comparison:
             A Parquet file for them. The run is not recorded: the file's field metadata hold its options.
         db
             The database of the new table; None is ``$SPEC_STORE_DB``, else ``./lancedb``.
+        progress
+            As in `compare`.
 
         Returns
         -------
@@ -197,10 +200,12 @@ class Comparison:
             The store can't hold result columns, and no other place was given.
         """
         destination = Destination.of(results, out, db)
+        run = self
         if destination is not None:
             record = replace(self.record, table=destination.table)
-            return replace(self, destination=destination, record=record)._write(progress)
-        return self._write(progress)
+            run = replace(self, destination=destination, record=record)
+        with shown(progress) as update:
+            return run._write(update)
 
     def _write(self, progress: Progress) -> Comparison:
         schema = self.scorer.schema
@@ -267,14 +272,14 @@ class Comparison:
             progress=lambda rows: progress(stage, rows, self._n_all),
         )
 
-    def create_index(self, *, progress: Progress = silent) -> Comparison:
+    def create_index(self, *, progress: ProgressOption = "auto") -> Comparison:
         """Build a scalar index on the written cluster column, so that filters on it are fast."""
         seconds: dict[str, float] = {}
-        progress("index", 0, self._n_all)
-        with timed(seconds, "index"):
+        with shown(progress) as update, timed(seconds, "index"):
+            update("index", 0, self._n_all)
             written = self.source.latest() if self.destination is None else self.destination.open()
             written.create_index(f"{self.prefix}_cluster")
-        progress("index", self._n_all, self._n_all)
+            update("index", self._n_all, self._n_all)
         return self._with(seconds)
 
     def to_json(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..alignment.cutoff import CutOff, shift_cutoff
+from ..bars import shown
 from ..connector import Source
 from ..errors import InputError
-from ..progress import Progress, silent
+from ..progress import Progress, ProgressOption
 from ..stores.filters import quoted
 from ..stores.locate import Database
 from .annotated import held_comparisons
@@ -35,7 +36,7 @@ def gate(
     db: Database = None,
     map: GivenMap = "recorded",
     queries: Any = None,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: GateOptions | None = None,
     **keywords: Any,
 ) -> Gate:
@@ -49,6 +50,8 @@ def gate(
     queries
         Real queries: a file, a table, ``connector:uri``, or data in memory. By default test rows of the map
         stand in for them.
+    progress
+        As in `compare`.
     options
         Everything else; or give the fields of `GateOptions` as keywords.
 
@@ -78,7 +81,8 @@ def gate(
         raise InputError(
             "A cut-off is moved to the mapped index: without a map there is none. Leave out cutoff."
         )
-    return _evaluated(switch, table, queries, db, options, progress)
+    with shown(progress) as update:
+        return _evaluated(switch, table, queries, db, options, update)
 
 
 def _evaluated(
