@@ -32,7 +32,7 @@ from ..stores.locate import Database, Destination
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
 from .listing import Described
-from .passes import ClusterTally, one_blas_thread, scored, tally_columns
+from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
 
 __all__ = ["Comparison", "check_place"]
 
@@ -166,6 +166,34 @@ class Comparison:
             for _ in self._scored(tally, "score", update):
                 pass
         return self._counted(seconds, tally)
+
+    def scores(self) -> pa.RecordBatchReader:
+        """Pass 2 as a stream: each row's key and result columns, in the store's order; nothing is written.
+
+        Before `write` and after it, of the rows that were compared, at the version that was compared. Each
+        call begins anew. pandas, polars and DuckDB read it as it is; a row that was skipped is null in every
+        result column.
+
+        Notes
+        -----
+        Cost: one pass over the two columns. Batches are computed as they are asked for, in memory for as many
+        as threads, whatever the number of rows.
+
+        Examples
+        --------
+        >>> run.scores().read_pandas()  # doctest: +SKIP
+        >>> reader = run.scores()  # doctest: +SKIP
+        >>> duckdb.sql("SELECT spec_clip_dino_cluster, count(*) FROM reader GROUP BY 1")  # doctest: +SKIP
+        """
+        batches = scored_on_demand(
+            self.source,
+            self.scorer,
+            where=self.options.where,
+            batch_rows=self.options.batch_rows,
+            threads=self.options.threads,
+        )
+        first = next(batches)
+        return pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
 
     def write(
         self,
