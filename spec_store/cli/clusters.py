@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..report.findings import WIDTH, families, finding, summary_lines, wrapped
-from ..report.text import aligned
 from .cluster_text import full_lines, labels_text, overview, reading_lines, rejected_values
 from .group import main
 from .help import headed, next_command
 from .options import json_option, location_options, seed_option, table_option
 from .rows import readable, write_rows
 from .terminal import echo, echo_json, echo_table
+from .text import aligned
 
 if TYPE_CHECKING:
     from ..connector import Location

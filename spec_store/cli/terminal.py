@@ -15,7 +15,8 @@ import click
 from ..bars import shown_on
 from ..errors import InputError
 from ..progress import Progress
-from ..report.text import aligned, visible, visible_lines
+from ..report.text import visible, visible_lines
+from .text import aligned
 
 __all__ = [
     "echo",
