@@ -21,6 +21,7 @@ from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
 from ..stores.files import atomic_file
 from .aligned import aligned_annotation
+from .notebook import alignment_html
 from .passes import one_blas_thread
 
 __all__ = ["Alignment"]
@@ -108,6 +109,9 @@ class Alignment:
             f" {self.after.spec_diff:.4g} on {self.record.counts['n_judged']:,} rows,"
             f" {'written' if self.written else 'not written'}>"
         )
+
+    def _repr_html_(self) -> str:
+        return alignment_html(self.columns, self.evaluations, self.chosen, self.options, self.record.written)
 
     def export(self, file: str | os.PathLike[str]) -> None:
         """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import chain
 from typing import Any
 
@@ -32,6 +31,7 @@ from ..stores.locate import Database, Destination
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
 from .listing import Described
+from .notebook import comparison_html
 from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
 
 __all__ = ["Comparison", "check_place"]
@@ -144,18 +144,7 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks: the headline, and the clusters as a table."""
-        shown = ["cluster", "grouped by", "rows", *(f"capture in {c}" for c in self.columns), "name"]
-        rows = [
-            [c.cluster, c.side, c.size, *(f"{p:.0%}" for p in (c.capture or {}).values()), c.name]
-            for c in self.record.clusters
-        ]
-        head = "".join(f"<th>{escape(name)}</th>" for name in shown)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(str(v if v is not None else chr(8211)))}</td>' for v in row)}</tr>"
-            for row in rows
-        )
-        return f"<p>{escape(repr(self)[1:-1])}</p><table><tr>{head}</tr>{body}</table>"
+        return comparison_html(self.record)
 
     def score(self, *, progress: ProgressOption = "auto") -> Comparison:
         """Pass 2 without writing: this comparison with exact sizes and typical rows in its record."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ..alignment.cutoff import CutOff
 from ..errors import InputError, did_you_mean
 from ..runs.clusters import json_values
+from .notebook import gate_html
 from .plan import Plan, budget_rows
 from .searching import QueryFigures
 from .verdicts import FEWEST_QUERIES, Share, SliceVerdict
@@ -154,6 +155,9 @@ class Gate:
         a, b = self.columns
         verdict = "passed" if self.passed else f"{len(self.failures)} failed"
         return f"<Gate of {a} to {b}: search overlap@{self.k} {self.headline}, {verdict}>"
+
+    def _repr_html_(self) -> str:
+        return gate_html(self)
 
     @property
     def headline(self) -> Share:
