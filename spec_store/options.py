@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -156,7 +157,7 @@ class CompareOptions:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_keywords(cls, given: dict[str, Any]) -> CompareOptions:
+    def from_keywords(cls, given: Mapping[str, Any]) -> CompareOptions:
         """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
         known = {f.name for f in dataclasses.fields(cls)}
         for name in given:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .findings import other_column, seen_in_words
 from .text import format_decimals, format_number, format_percent, visible, with_interval
@@ -11,6 +11,7 @@ from .text import format_decimals, format_number, format_percent, visible, with_
 if TYPE_CHECKING:
     from ..runs.clusters import ClusterRecord
     from ..runs.records import ComparisonRecord
+    from ..runs.values import OverRepresented
 
 __all__ = [
     "READING",
@@ -32,18 +33,22 @@ _MEANING = {"split": " into parts that each keep together", "scattered": ", with
 
 def figure_rows(cluster: ClusterRecord, run: ComparisonRecord) -> list[list[str]]:
     """Its figures in both embeddings with their 95% intervals: a header, then a row for each."""
-    intervals = cluster.intervals or {}
+    sure = cluster.intervals
 
-    def cells(name: str, formatted: Callable[[float | None], str]) -> list[str]:
-        figures, sure = getattr(cluster, name) or {}, intervals.get(name) or {}
-        return [with_interval(figures.get(c), sure.get(c), formatted) for c in run.columns]
+    def cells(
+        figures: Mapping[str, float] | None,
+        formatted: Callable[[float | None], str],
+        intervals: Mapping[str, Sequence[float | None]] | None = None,
+    ) -> list[str]:
+        figures, intervals = figures or {}, intervals or {}
+        return [with_interval(figures.get(c), intervals.get(c), formatted) for c in run.columns]
 
     rows = [["figure", *run.columns]]
     if cluster.capture is not None:
-        rows.append(["capture", *cells("capture", format_percent)])
-        rows.append(["contrast", *cells("contrast", format_decimals)])
+        rows.append(["capture", *cells(cluster.capture, format_percent, sure and sure["capture"])])
+        rows.append(["contrast", *cells(cluster.contrast, format_decimals, sure and sure["contrast"])])
     if cluster.cohesion is not None:
-        rows.append(["mean similarity of two members", *cells("cohesion", format_decimals)])
+        rows.append(["mean similarity of two members", *cells(cluster.cohesion, format_decimals)])
     if run.average_pair:
         rows.append(["of any two rows", *(format_decimals(run.average_pair.get(c)) for c in run.columns)])
     rows.append(["energy", *(format_number(cluster.energy.get(c)) for c in run.columns)])
@@ -54,7 +59,8 @@ def gap_sentence(cluster: ClusterRecord) -> str:
     """The figures that it has once, not for each embedding."""
     parts = []
     if cluster.gap is not None:
-        gap = with_interval(cluster.gap, (cluster.intervals or {}).get("gap"), format_percent)
+        sure = cluster.intervals and cluster.intervals["gap"]
+        gap = with_interval(cluster.gap, sure, format_percent)
         parts.append(f"gap, the difference of capture: {gap}")
     parts.append(f"strength: {format_number(cluster.strength)}")
     if cluster.share is not None:
@@ -102,7 +108,7 @@ def words_sentence(cluster: ClusterRecord) -> str:
     return f"Distinctive words: {', '.join(words)}."
 
 
-def _p_value(value: Mapping[str, Any]) -> str:
+def _p_value(value: OverRepresented) -> str:
     """The p-value, also where it is under the smallest number."""
     p = value["p_value"]
     if p:

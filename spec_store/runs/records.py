@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .clusters import ClusterRecord, RejectedRecord, json_values
+from .values import Changes, Mismatch
 
 __all__ = ["AlignmentRecord", "ComparisonRecord", "RunRecord", "new_run_id"]
+
+Record = TypeVar("Record", bound="RunRecord")
 
 
 def new_run_id() -> str:
@@ -67,7 +70,7 @@ class RunRecord:
     spec_store_version: str = field(default_factory=lambda: version("spec-store"))
     finished: bool = True
 
-    def with_stage(self, seconds: Mapping[str, float], **changes: Any) -> Any:
+    def with_stage(self: Record, seconds: Mapping[str, float], **changes: Any) -> Record:
         """This record after another stage: its seconds added, fields changed."""
         return dataclasses.replace(self, seconds={**self.seconds, **seconds}, **changes)
 
@@ -181,13 +184,13 @@ class ComparisonRecord(RunRecord):
     cka: float | None
     eigenvalues: Mapping[str, Sequence[float]]
     clusters: tuple[ClusterRecord, ...]
-    mismatch: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    mismatch: Mapping[str, Mismatch] = field(default_factory=dict)
     average_pair: Mapping[str, float] = field(default_factory=dict)
     n_candidates: int = 0
     rejections: Mapping[str, int] = field(default_factory=dict)
     rejected: tuple[RejectedRecord, ...] = ()
     next_number: int = 1
-    changes: Mapping[str, Sequence[int]] | None = None
+    changes: Changes | None = None
     skipped_columns: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

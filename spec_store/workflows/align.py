@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,13 @@ from ..alignment.options import AlignOptions
 from ..bars import shown
 from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..keywords import AlignKeywords
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord, ComparisonRecord
 from ..runs.registry import Registry
-from ..stores.locate import Database, open_columns, open_data
+from ..stores.locate import open_columns, open_data
 from ..stores.streaming import ordered_map, usable_cores
+from ..stores.tables import Database, TableLike
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_schema
@@ -33,6 +35,9 @@ from .annotated import check_own, held_comparisons
 from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
 from .passes import one_blas_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["align", "check_alignment"]
 
@@ -44,7 +49,7 @@ _INDEX_QUERIES = 200
 
 
 def align(
-    table: Any,
+    table: TableLike,
     source: str,
     target: str,
     *,
@@ -55,7 +60,7 @@ def align(
     check_write: bool = False,
     progress: ProgressOption = "auto",
     options: AlignOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[AlignKeywords],
 ) -> Alignment:
     """Fit a map under which `source` holds the clusters that `target` holds, and evaluate it on test rows.
 
@@ -154,7 +159,7 @@ class _Task:
 
 
 def _opened(
-    table: Any,
+    table: TableLike,
     columns: tuple[str, str],
     *,
     db: Database = None,

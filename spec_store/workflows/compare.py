@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from ..bars import shown
 from ..connector import Source, find_field
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
@@ -19,14 +20,18 @@ from ..spectral.bandwidth import Bandwidths
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer, result_schema
 from ..spectral.spectrum import Spectrum, solve
-from ..stores.locate import Database, Destination, open_columns, open_data
+from ..stores.locate import Destination, open_columns, open_data
 from ..stores.streaming import usable_cores
+from ..stores.tables import Database, TableLike
 from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
 from .comparison import Comparison, check_place
 from .listing import Described, Earlier, described_columns, earlier_run, list_clusters
 from .passes import accumulate
 from .sampling import draw_sample, evaluated_rows, fit_maps, identified, map_error
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["compare"]
 
@@ -36,7 +41,7 @@ _WRITTEN_MODES = 10
 
 
 def compare(
-    table: Any,
+    table: TableLike | None,
     columns: Sequence[str],
     *,
     db: Database = None,
@@ -46,7 +51,7 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
     options: CompareOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[CompareKeywords],
 ) -> Comparison:
     """Compare two embedding columns; nothing is written unless asked, here or by `write()`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -81,7 +82,7 @@ class GateOptions:
             raise InputError(f"cutoff is {self.cutoff}; expected a cosine similarity from -1 to 1.")
 
     @classmethod
-    def from_keywords(cls, given: dict[str, Any]) -> GateOptions:
+    def from_keywords(cls, given: Mapping[str, Any]) -> GateOptions:
         """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
         known = {f.name for f in fields(cls)}
         for name in given:

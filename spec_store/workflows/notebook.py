@@ -22,6 +22,7 @@ __all__ = ["alignment_html", "comparison_html", "gate_html"]
 _MOST_ROWS = 20
 # Notebooks set text in dollar signs as mathematics, except in these classes.
 _CLASSES = "tex2jax_ignore mathjax_ignore"
+_TABLE = "border-collapse:collapse;color:inherit;font-size:inherit"
 _CELL = "padding:0.15em 0.7em;vertical-align:baseline"
 _NUMBER = f"{_CELL};text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 _TEXT = f"{_CELL};text-align:left"
@@ -30,8 +31,10 @@ _MAPS_SHOWN = 6  # columns: of the figures, those that decide
 
 def comparison_html(run: ComparisonRecord) -> str:
     """Who groups what that the other does not, and the clusters, families together."""
-    a, b = run.columns
-    header = ["cluster", "grouped by", "rows", f"capture in {a}", f"in {b}", "seen by the other", "name"]
+    first, *others = run.columns
+    header = ["cluster", "grouped by", "rows", f"capture in {first}", *(f"in {c}" for c in others)]
+    header += ["seen by the other", "name"]
+    numbers = [0, *range(2, 3 + len(run.columns))]
     ordered = [c for family in families(run.clusters) for c in family]
     body = [
         [
@@ -44,7 +47,7 @@ def comparison_html(run: ComparisonRecord) -> str:
     more = len(ordered) - _MOST_ROWS
     return _block(
         summary_lines(run),
-        _table(header, body, right=(0, 2, 3, 4)) if body else "",
+        _table(header, body, right=numbers) if body else "",
         [
             *([f"… and {more} more: .clusters holds all."] if more > 0 else []),
             f"{run.n_rows:,} rows; {figures_line(run)}. {_state(run.written)}",
@@ -119,7 +122,7 @@ def _table(
     head = row(header, "th", ";border-bottom:1px solid currentColor")
     rows = (row(cells, "td", ";font-weight:bold" * (i in bold)) for i, cells in enumerate(body))
     return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse">'
+        f'<div style="overflow-x:auto"><table style="{_TABLE}">'
         f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
