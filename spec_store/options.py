@@ -184,7 +184,7 @@ class CompareOptions:
         return cls.from_keywords(plain)
 
     @classmethod
-    def from_keywords(cls, given: dict[str, Any]) -> CompareOptions:
+    def from_keywords(cls, given: Mapping[str, Any]) -> CompareOptions:
         """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
         known = {f.name for f in dataclasses.fields(cls)}
         for name in given:

@@ -7,7 +7,6 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from .connector import Connector
 from .errors import ConnectorError, MissingExtraError, SpecStoreError, did_you_mean
@@ -62,7 +61,7 @@ def get_connector(name: str) -> Connector:
     return _load(found[0])
 
 
-def connector_for(data: Any) -> Connector | None:
+def connector_for(data: object) -> Connector | None:
     """The connector of the store that an open table, data set or connection belongs to; None for other data.
 
     Only connectors are loaded whose name begins as a module of the object's type does, or the other way

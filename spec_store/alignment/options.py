@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, get_args
@@ -174,7 +175,7 @@ class AlignOptions:
         return {**plain, **fit}
 
     @classmethod
-    def from_keywords(cls, given: dict[str, Any]) -> AlignOptions:
+    def from_keywords(cls, given: Mapping[str, Any]) -> AlignOptions:
         """From keyword arguments, those of `FitOptions` among them.
 
         Raises InputError naming the nearest option for an unknown one.

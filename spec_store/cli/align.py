@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotBetterError
+from ..report.alignments import format_share, headline_lines, maps_table
 from .group import main
 from .help import headed, next_command
 from .options import (
@@ -24,7 +25,6 @@ from .options import (
     threads_option,
 )
 from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
-from .text import format_number
 
 if TYPE_CHECKING:
     from ..connector import Location
@@ -276,19 +276,13 @@ def print_alignment(run: Alignment, given: tuple[str, str], export: str | None =
     """A headline, figures of all maps, the clusters carried over worst, and what was written."""
     a, b = run.columns
     n = run.record.counts
-    _print_headline(run)
+    for line in headline_lines(run.columns, run.evaluations, run.chosen, run.options):
+        echo(line)
     echo(
         f"Figures of {n['n_judged']:,} of {n['n_held_out']:,} test rows; fitted on {n['n_fitted']:,} of"
         f" {n['n_train']:,} training rows."
     )
-    header = ["map", "search@10", "95% interval", "mismatch", "SPEC-diff", "distance"]
-    header += ["twin@1", "twin@10", f"cos {a}", f"cos {b}"]
-    body = []
-    for i, j in enumerate(run.evaluations):
-        name = f"{j.name} *" if i == run.chosen and not run.options.compares_fidelities else j.name
-        whole = _share(j.mismatch_mass), format_number(j.spec_diff), format_number(j.distance)
-        rows = j.recall_1, j.recall_10, j.cosine_source, j.cosine_target
-        body.append([name, _share(j.search_10), _interval(j.search_interval), *whole, *map(_share, rows)])
+    header, body = maps_table(run.columns, run.evaluations, run.chosen, run.options)
     echo_table(header, body, right=range(1, 10))
     wanted = f"{a}'s own" if run.options.in_place else f"{b}'s"
     echo(
@@ -318,28 +312,6 @@ def print_alignment(run: Alignment, given: tuple[str, str], export: str | None =
         echo("No column was written.")
 
 
-def _print_headline(run: Alignment) -> None:
-    a, b = run.columns
-    before, after = run.before, run.after
-    if run.options.compares_fidelities:
-        echo(f"{a} to {b}: {len(run.options.fidelity)} fidelities to compare; none is written.")
-    elif run.options.in_place:
-        echo(
-            f"{a} with {b}'s clusters: queries of {a} find {after.search_10:.0%} of the 10 rows they find"
-            f" now; SPEC-diff to {b} {format_number(before.spec_diff)} → {format_number(after.spec_diff)}."
-        )
-    else:
-        echo(
-            f"{a} to {b}: a query of {b} finds {after.search_10:.0%} of the 10 rows in mapped vectors that it"
-            f" would\nfind in re-embedded ones; queries and rows of {a} find {before.search_10:.0%} of them."
-        )
-    if after.mismatch_mass == after.mismatch_mass and not run.options.compares_fidelities:
-        echo(
-            f"{b}'s clusters that {a} does not group: mismatch {before.mismatch_mass:.3f} →"
-            f" {after.mismatch_mass:.3f}."
-        )
-
-
 def _print_clusters(run: Alignment) -> None:
     """Those that the target groups and the map carries over worst; which it does not."""
     a, b = run.columns
@@ -351,7 +323,11 @@ def _print_clusters(run: Alignment) -> None:
         )
         header = ["cluster", "test rows", f"in {a}", f"in {b}", "in map", "recovered", "search@10"]
         body = [
-            [str(c.cluster), f"{c.n_rows:,}", *(_share(v) for v in (*c.capture, c.recovered, c.search_10))]
+            [
+                str(c.cluster),
+                f"{c.n_rows:,}",
+                *(format_share(v) for v in (*c.capture, c.recovered, c.search_10)),
+            ]
             for c in own[:_MOST_CLUSTERS]
         ]
         echo_table(header, body, right=range(7))
@@ -365,14 +341,6 @@ def _print_clusters(run: Alignment) -> None:
     lost = ", ".join(str(c.cluster) for c in own if c.lost)
     if lost:
         echo(f"Not recoverable from {a} by this map, though {b} groups them: cluster {lost}.")
-
-
-def _share(value: float) -> str:
-    return "-" if value != value else f"{value:.3f}"
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 @main.command()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .gate_text import print_gate
 from .group import main
 from .help import headed
 from .options import json_option, location_options, on_missing_option, table_option
@@ -162,6 +161,7 @@ def gate(
     spec-store gate --table images --source clip --target dino --queries q.parquet --query-target q_dino
     """
     from ..workflows.gate import gate as evaluate
+    from .gate_text import print_gate
 
     if no_map and map_file:
         raise click.UsageError("Give --map or --no-map, not both.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..workflows.verdict_text import headline_sentence, listed, outcome_sentence, slices_table, worst_first
 from .terminal import echo, echo_table
 
 if TYPE_CHECKING:
     from ..workflows.gate import Gate
     from ..workflows.searching import SearchFigures
-    from ..workflows.verdicts import SliceVerdict
 
 __all__ = ["print_gate"]
 
@@ -20,7 +19,7 @@ _STEPS = 5
 
 def print_gate(found: Gate, *, show_all: bool) -> None:
     """The headline, a line per slice, and what to do next."""
-    echo(_headline(found))
+    echo(headline_sentence(found))
     echo(_basis(found))
     _print_queries(found)
     _print_slices(found, show_all=show_all)
@@ -37,21 +36,7 @@ def print_gate(found: Gate, *, show_all: bool) -> None:
         every = found.n_re_embed == found.n_rows
         which = f"all {found.n_rows:,} rows" if every else f"{found.n_re_embed:,} rows"
         echo(f"{verb} {which}{after}{'.' if every else f': {found.re_embed}'}")
-    echo("Passed." if found.passed else f"Failed: {_listed(found.failures)}.")
-
-
-def _headline(found: Gate) -> str:
-    a, b = found.columns
-    model, ideal = (a, "the unmapped rows") if found.in_place else (b, "full re-embedding")
-    switch = "After the switch" if found.map else "Without a map or re-embedding"
-    if found.queries is not None:
-        nothing = found.queries.do_nothing
-        today = None if nothing is None else nothing.search_overlap.value
-    else:
-        today = found.overall.do_nothing
-    shown = f" (today: {today:.2f})" if today is not None and found.map and not found.in_place else ""
-    who = f"a searcher of {model}" if found.map else f"a searcher, still of {a},"
-    return f"{switch} {who} finds {found.headline} of the {found.k} rows that {ideal} would give{shown}."
+    echo(outcome_sentence(found))
 
 
 def _basis(found: Gate) -> str:
@@ -99,32 +84,11 @@ def _mixed_name(found: Gate) -> str:
 
 
 def _print_slices(found: Gate, *, show_all: bool) -> None:
-    slices = list(found.slices)
-    if not show_all:
-        slices = sorted(slices, key=_badness)[:_SHOWN]
-    shows_twins = found.overall.twin_recall is not None
-    header = ["slice", "rows", "queries", f"search overlap@{found.k}", "do nothing"]
-    header += [f"twin recall@{found.k}"] if shows_twins else []
-    body = [
-        [
-            *(s.name, f"{s.n_rows:,}", f"{s.n_queries:,}", str(s.search_overlap)),
-            *(_share(v) for v in (s.do_nothing, s.twin_recall)[: 1 + shows_twins]),
-            "leave unmapped" if found.in_place and s.verdict == "re-embed" else s.verdict,
-        ]
-        for s in (found.overall, *slices)
-    ]
-    echo_table([*header, "verdict"], body, right=(1, 2, *range(4, len(header))))
+    slices = found.slices if show_all else worst_first(found.slices)[:_SHOWN]
+    header, body, right = slices_table(found, slices)
+    echo_table(header, body, right=right)
     if len(slices) < len(found.slices):
         echo(f"… and {len(found.slices) - len(slices)} better slices: --all.")
-
-
-def _badness(s: SliceVerdict) -> tuple[bool, bool, float]:
-    value = s.search_overlap.value
-    return value is None, not s.fails, 1.0 if value is None else value
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _cutoff(found: Gate) -> str:
@@ -157,12 +121,7 @@ def _print_plan(found: Gate, *, show_all: bool) -> None:
         if len(shown) < len(plan.steps):
             echo(f"… and {len(plan.steps) - len(shown)} more steps: --all.")
     if plan.skipped:
-        echo(f"Larger than what is left of the budget: {_listed(plan.skipped)}.")
+        echo(f"Larger than what is left of the budget: {listed(plan.skipped)}.")
     if plan.budget is not None and plan.where:
         after = f"(then search overlap@{found.k} {plan.search_overlap})"
         echo(f"The plan's {plan.n_rows:,} rows {after}: {plan.where}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _STEPS} more" if len(names) > _STEPS else ""
-    return ", ".join(names[:_STEPS]) + more

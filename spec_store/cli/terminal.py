@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 import click
 
+from ..bars import shown_on
 from ..errors import InputError
-from .text import aligned, visible, visible_lines
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from ..progress import Progress
+from ..report.text import visible, visible_lines
+from .text import aligned
 
 __all__ = [
-    "ProgressLines",
     "echo",
     "echo_json",
     "echo_table",
@@ -29,8 +26,6 @@ __all__ = [
     "shown_progress",
     "stdout_errors",
 ]
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def echo(message: str, *, err: bool = False) -> None:
@@ -97,58 +92,7 @@ def _echo_ruled(header: Sequence[str], body: Sequence[Sequence[str]], right: Seq
 
 
 @contextmanager
-def shown_progress() -> Iterator[Any]:
-    """What long work is to be given as its `progress`: lines on stderr while it runs."""
-    with ProgressLines(sys.stderr) as lines:
-        yield lines.update
-
-
-class ProgressLines:
-    """Progress on stderr: bars on a terminal, a line at intervals elsewhere."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._done: dict[str, int] = {}
-        self._began: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def __enter__(self) -> ProgressLines:
-        if self._stream.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn("{task.description:>10}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[speed]}", markup=False),
-                TimeRemainingColumn(),
-            )
-            self._bars = Progress(*columns, console=Console(file=self._stream), transient=True)
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def update(self, stage: str, rows: int, total: int) -> None:
-        """Rows done since the last call, of a stage's total."""
-        now = time.monotonic()
-        began = self._began.setdefault(stage, now)
-        done = self._done[stage] = self._done.get(stage, 0) + rows
-        speed = f"{done / max(now - began, 1e-3):,.0f} rows/s"
-        if self._bars is not None:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(visible(stage), total=total, speed="")
-            self._bars.update(self._tasks[stage], completed=min(done, total), speed=speed)
-        elif now - max(self._last, began) >= _SECONDS_BETWEEN_LINES:
-            self._last = now
-            left = f", about {(total - done) * (now - began) / done:.0f} s left" if done < total else ""
-            line = f"{visible(stage)}: {min(done, total):,} of {total:,} rows, {speed}{left}\n"
-            self._stream.write(line)
-            self._stream.flush()
+def shown_progress() -> Iterator[Progress]:
+    """What long work is to be given as its `progress`: bars or lines on stderr while it runs."""
+    with shown_on(sys.stderr) as progress:
+        yield progress

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .values import Intervals, OverRepresented, SeenByOther, WordShare
+
 __all__ = ["ClusterRecord", "RejectedRecord", "json_values"]
 
 
@@ -78,16 +80,16 @@ class ClusterRecord:
     gap: float | None = None
     contrast: Mapping[str, float] | None = None
     cohesion: Mapping[str, float] | None = None
-    intervals: Mapping[str, Any] | None = None
+    intervals: Intervals | None = None
     stability: float | None = None
-    seen_by_other: Mapping[str, Any] | None = None
+    seen_by_other: SeenByOther | None = None
     family: int | None = None
     share: float | None = None
     size: int | None = None
     top_rows: tuple[str, ...] | None = None
     name: str | None = None
-    over_represented: tuple[Mapping[str, Any], ...] | None = None
-    words: tuple[Mapping[str, Any], ...] | None = None
+    over_represented: tuple[OverRepresented, ...] | None = None
+    words: tuple[WordShare, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object in ``compare --json``; its keys are stable."""

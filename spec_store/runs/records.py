@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .clusters import ClusterRecord, RejectedRecord, json_values
+from .values import Changes, Mismatch
 
 __all__ = ["AlignmentRecord", "ComparisonRecord", "ModelsRecord", "RunRecord", "new_run_id", "publication_of"]
 
@@ -19,6 +20,9 @@ __all__ = ["AlignmentRecord", "ComparisonRecord", "ModelsRecord", "RunRecord", "
 def publication_of(run_id: str) -> str:
     """The run that result columns name: of a pair among several models ``{id}.1``, the run of them all."""
     return run_id.partition(".")[0]
+
+
+Record = TypeVar("Record", bound="RunRecord")
 
 
 def new_run_id() -> str:
@@ -72,7 +76,7 @@ class RunRecord:
     spec_store_version: str = field(default_factory=lambda: version("spec-store"))
     finished: bool = True
 
-    def with_stage(self, seconds: Mapping[str, float], **changes: Any) -> Any:
+    def with_stage(self: Record, seconds: Mapping[str, float], **changes: Any) -> Record:
         """This record after another stage: its seconds added, fields changed."""
         return dataclasses.replace(self, seconds={**self.seconds, **seconds}, **changes)
 
@@ -207,13 +211,13 @@ class ComparisonRecord(RunRecord):
     mode_energies: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     state_run: str | None = None
     references: tuple[str, ...] = ()
-    mismatch: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    mismatch: Mapping[str, Mismatch] = field(default_factory=dict)
     average_pair: Mapping[str, float] = field(default_factory=dict)
     n_candidates: int = 0
     rejections: Mapping[str, int] = field(default_factory=dict)
     rejected: tuple[RejectedRecord, ...] = ()
     next_number: int = 1
-    changes: Mapping[str, Sequence[int]] | None = None
+    changes: Changes | None = None
     skipped_columns: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

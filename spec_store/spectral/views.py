@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from .candidates import SampledRows
 from .clusters import Cluster
 
-__all__ = ["OtherView", "families", "views_of_others"]
+__all__ = ["OtherView", "SeenKind", "families", "views_of_others"]
+
+SeenKind = Literal["merged", "split", "scattered"]
 
 # A cluster is merged with another where this share of the rows ranked instead of members are that one's.
 _MERGED = 0.5
@@ -49,7 +52,7 @@ class OtherView:
         The least number among the clusters with which it is merged, mutually or by a chain of mergers.
     """
 
-    kind: str
+    kind: SeenKind
     merged_with: tuple[tuple[int, float], ...]
     others: float
     purity: float
@@ -98,7 +101,7 @@ def _view(rows: SampledRows, cluster: Cluster, clusters: Sequence[Cluster], seed
     purity = _purity(kernel, members, seed)
     near = _nearness(kernel, members, instead) >= _NEAR
     if near and merged and merged[0][1] >= _MERGED:
-        kind = "merged"
+        kind: SeenKind = "merged"
     elif purity >= _PURE:
         kind = "split"
     elif near and _grouped(rows.kernels[cluster.end], instead, members) >= _GROUPED:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -14,6 +13,7 @@ from ..errors import ColumnNotFoundError, InputError, UnsupportedError, did_you_
 from ..plugins import connector_for, get_connector
 from .join import Joined, OnMissing
 from .references import ColumnRef
+from .tables import Database, TableLike
 from .vectors import is_vector
 from .view import View
 
@@ -33,9 +33,6 @@ DEFAULT_CONNECTOR = "lancedb"
 DATA_CONNECTOR = "arrow"
 # A table's name that ends so is a path of the data connector's.
 _FILES = (".parquet", ".pq", ".arrow", ".arrows", ".feather", ".ipc")
-
-Database: TypeAlias = "str | os.PathLike[str] | Location | object | None"
-"""A LanceDB path, URI or connection, or a `Location` of any store; None is $SPEC_STORE_DB, else ./lancedb."""
 
 
 def location_of(db: Database) -> Location:
@@ -72,7 +69,7 @@ def open_table(table: str, db: Database = None, *, version: int | None = None) -
     return open_location(location_of(db), table, version=version)
 
 
-def open_data(data: Any) -> Source:
+def open_data(data: TableLike) -> Source:
     """A source over Arrow data, a mapping of arrays, or an open table of a store; a source as it is."""
     if isinstance(data, Source):
         return data

@@ -4,23 +4,28 @@ written."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..connector import Location, Source
 from ..errors import InputError
+from ..keywords import AgainKeywords
 from ..options import CompareOptions, default_prefix
-from ..progress import Progress, silent
+from ..progress import ProgressOption
 from ..runs.records import ComparisonRecord, ModelsRecord
 from ..runs.registry import Registry
 from ..spectral.koda import Epsilon
 from ..spectral.scoring import result_schema
-from ..stores.locate import Database, location_of, open_columns
+from ..stores.locate import location_of, open_columns
+from ..stores.tables import Database
 from .basis import Basis
 from .comparison import RULES, SAMPLE, Comparison, check_place
 from .kept import load_rules, load_sample
 from .listing import Earlier, described_columns, earlier_run
 from .sampling import Sample, draw_sample
 from .solving import Question, compared, kept_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CHANGEABLE", "compare_again", "kept_basis", "kept_sample", "recorded_comparison"]
 
@@ -45,8 +50,8 @@ def compare_again(
     pair: Sequence[str] | None = None,
     db: Database = None,
     write: bool = False,
-    progress: Progress = silent,
-    **changes: Any,
+    progress: ProgressOption = "auto",
+    **changes: Unpack[AgainKeywords],
 ) -> Comparison:
     """Compare on the state of a recorded run: other modes, weight, centring or objective, or another pair.
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,16 @@ from ..alignment.fit import Pair
 from ..alignment.kernel import Features, fit_features
 from ..alignment.maps import AlignmentMap, load_map
 from ..alignment.options import AlignOptions
+from ..bars import shown
 from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
-from ..progress import Progress, silent, timed
+from ..keywords import AlignKeywords
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord, ComparisonRecord
 from ..runs.registry import Registry
-from ..stores.locate import Database, open_columns, open_data
+from ..stores.locate import open_columns, open_data
 from ..stores.streaming import ordered_map, usable_cores
+from ..stores.tables import Database, TableLike
 from ..stores.vectors import normalize_rows
 from ..stores.view import keyed
 from .aligned import aligned_schema
@@ -32,6 +35,9 @@ from .annotated import check_own, held_comparisons
 from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
 from .passes import one_blas_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["align", "check_alignment"]
 
@@ -43,7 +49,7 @@ _INDEX_QUERIES = 200
 
 
 def align(
-    table: Any,
+    table: TableLike,
     source: str,
     target: str,
     *,
@@ -52,9 +58,9 @@ def align(
     map: AlignmentMap | str | os.PathLike[str] | None = None,
     write: bool = False,
     check_write: bool = False,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: AlignOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[AlignKeywords],
 ) -> Alignment:
     """Fit a map under which `source` holds the clusters that `target` holds, and evaluate it on test rows.
 
@@ -71,6 +77,8 @@ def align(
         Write the column and record the run; what would stop that is checked before any work.
     check_write
         Check that already, without writing.
+    progress
+        As in `compare`.
     options
         Everything else; or give the fields of `AlignOptions` as keywords.
 
@@ -102,8 +110,9 @@ def align(
         options=options,
         writes=write or check_write,
     )
-    run = _fitted(task, progress)
-    return run.write(progress=progress) if write else run
+    with shown(progress) as update:
+        run = _fitted(task, update)
+        return run.write(progress=update) if write else run
 
 
 def check_alignment(
@@ -150,7 +159,7 @@ class _Task:
 
 
 def _opened(
-    table: Any,
+    table: TableLike,
     columns: tuple[str, str],
     *,
     db: Database = None,

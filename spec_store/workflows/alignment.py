@@ -13,13 +13,15 @@ from ..alignment.evaluate import Evaluation
 from ..alignment.maps import AlignmentMap
 from ..alignment.onnx import is_onnx, to_onnx
 from ..alignment.options import AlignOptions
+from ..bars import shown
 from ..connector import Source
 from ..errors import NotBetterError
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
 from ..stores.files import atomic_file
 from .aligned import aligned_annotation
+from .notebook import alignment_html
 from .passes import one_blas_thread
 
 __all__ = ["Alignment"]
@@ -108,6 +110,9 @@ class Alignment:
             f" {'written' if self.written else 'not written'}>"
         )
 
+    def _repr_html_(self) -> str:
+        return alignment_html(self.columns, self.evaluations, self.chosen, self.options, self.record.written)
+
     def export(self, file: str | os.PathLike[str]) -> None:
         """Save the map for a serving process: ``spec_store.load_map(file).transform(queries)``.
 
@@ -118,7 +123,7 @@ class Alignment:
         with atomic_file(file) as stream:
             stream.write(content)
 
-    def write(self, *, force: bool | None = None, progress: Progress = silent) -> Alignment:
+    def write(self, *, force: bool | None = None, progress: ProgressOption = "auto") -> Alignment:
         """Write the column for every row, and record the run with its map; this alignment as written.
 
         Raises
@@ -135,6 +140,10 @@ class Alignment:
                 f" {self.before.spec_diff:.4g} and {self.before.distance:.4g}."
                 " --force (force=True) writes it all the same."
             )
+        with shown(progress) as update:
+            return self._write(update)
+
+    def _write(self, progress: Progress) -> Alignment:
         target = self.columns[1] if self.options.only_missing else None
         annotation = aligned_annotation(
             self.map,
@@ -166,13 +175,13 @@ class Alignment:
             registry.finish(done.record, state)
         return done
 
-    def create_index(self, *, progress: Progress = silent) -> Alignment:
+    def create_index(self, *, progress: ProgressOption = "auto") -> Alignment:
         """Build a vector index on the written column; the record gets its recall@10 against brute force."""
-        progress("index", 0, self._n_all)
         seconds: dict[str, float] = {}
-        with timed(seconds, "index"):
+        with shown(progress) as update, timed(seconds, "index"):
+            update("index", 0, self._n_all)
             recall = self.source.latest().create_vector_index(self.column, self.queries)
-        progress("index", self._n_all, self._n_all)
+            update("index", self._n_all, self._n_all)
         return self._with(seconds, index_recall=recall)
 
     def to_json(self) -> dict[str, Any]:

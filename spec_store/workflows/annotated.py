@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..alignment.maps import AlignmentMap, load_map
 from ..connector import Source
@@ -16,6 +15,7 @@ from ..errors import ColumnClashError, InputError, SpecStoreError
 from ..runs.clusters import ClusterRecord
 from ..runs.records import AlignmentRecord, ComparisonRecord, publication_of
 from ..runs.registry import Registry
+from ..runs.values import OverRepresented, WordShare
 from .passes import ClusterTally, tally_columns
 
 __all__ = [
@@ -198,7 +198,7 @@ def counted(clusters: Sequence[ClusterRecord], tally: ClusterTally) -> tuple[Clu
     )
 
 
-def _value(v: Value) -> dict[str, Any]:
+def _value(v: Value) -> OverRepresented:
     return {
         "column": v.column,
         "value": v.value,
@@ -210,7 +210,7 @@ def _value(v: Value) -> dict[str, Any]:
     }
 
 
-def _word(w: Word) -> dict[str, Any]:
+def _word(w: Word) -> WordShare:
     return {"column": w.column, "word": w.word, "share": w.share, "lift": w.lift}
 
 

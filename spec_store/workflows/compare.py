@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..bars import shown
 from ..errors import InputError
+from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
-from ..progress import Progress, silent
+from ..progress import ProgressOption
 from ..spectral.scoring import result_schema
-from ..stores.locate import Database, Destination, open_columns, open_data
+from ..stores.locate import Destination, open_columns, open_data
+from ..stores.tables import Database, TableLike
 from ..stores.view import keyed
 from .basis import gather
 from .checks import check_rows, embedding_names
@@ -18,11 +21,14 @@ from .comparison import Comparison, check_place
 from .listing import Earlier, described_columns, earlier_run
 from .solving import Question, compared, given_maps
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["compare"]
 
 
 def compare(
-    table: Any,
+    table: TableLike | None,
     columns: Sequence[str],
     *,
     db: Database = None,
@@ -30,9 +36,9 @@ def compare(
     write: bool = False,
     results: str | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: CompareOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[CompareKeywords],
 ) -> Comparison:
     """Compare two embedding columns; nothing is written unless asked, here or by `write()`.
 
@@ -55,6 +61,10 @@ def compare(
         Write the results and record the run; what would stop that is checked before any work.
     results, out
         A new table of `db`, or a Parquet file, for the results, instead of columns of the table.
+    progress
+        How far the work is: "auto" shows a bar on a terminal (stderr) and in a notebook, and nothing
+        elsewhere; None shows nothing; a callable is called with the stage, the rows done since the last call
+        and all of its rows.
     options
         Everything else; or give the fields of `CompareOptions` as keywords.
 
@@ -101,6 +111,7 @@ def compare(
     others = [*earlier.columns, *described]
     references = tuple(asked) if isinstance(table, str) or table is None else ()
     maps = given_maps(source, pair, options)
-    basis = gather(source, pair, references, options, n_rows, progress, others=others, maps=maps)
-    run = compared(basis, Question(pair, options, earlier, destination=destination))
-    return run.write(progress=progress) if write else run
+    with shown(progress) as update:
+        basis = gather(source, pair, references, options, n_rows, update, others=others, maps=maps)
+        run = compared(basis, Question(pair, options, earlier, destination=destination))
+        return run.write(progress=update) if write else run

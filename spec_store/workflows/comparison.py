@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
+from ..bars import shown
 from ..connector import Annotation, Published, Source
 from ..options import CompareOptions
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
 from ..runs.registry import LARGEST_STATE, Registry, cluster_table
 from ..spectral.clusters import Cluster
@@ -31,7 +31,8 @@ from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
 from .kept import save_rules, save_sample
 from .listing import Described
-from .passes import ClusterTally, one_blas_thread, scored, tally_columns
+from .notebook import comparison_html
+from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
 from .sampling import Sample
 
 __all__ = ["RULES", "SAMPLE", "Comparison", "check_place", "keep_sample", "stored_state"]
@@ -149,28 +150,45 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks: the headline, and the clusters as a table."""
-        shown = ["cluster", "grouped by", "rows", *(f"capture in {c}" for c in self.columns), "name"]
-        rows = [
-            [c.cluster, c.side, c.size, *(f"{p:.0%}" for p in (c.capture or {}).values()), c.name]
-            for c in self.record.clusters
-        ]
-        head = "".join(f"<th>{escape(name)}</th>" for name in shown)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(str(v if v is not None else chr(8211)))}</td>' for v in row)}</tr>"
-            for row in rows
-        )
-        return f"<p>{escape(repr(self)[1:-1])}</p><table><tr>{head}</tr>{body}</table>"
+        return comparison_html(self.record)
 
-    def score(self, *, progress: Progress = silent) -> Comparison:
+    def score(self, *, progress: ProgressOption = "auto") -> Comparison:
         """Pass 2 without writing: this comparison with exact sizes and typical rows in its record."""
-        progress("score", 0, self._n_all)
         tally = self._tally()
         seconds: dict[str, float] = {}
-        with timed(seconds, "score"), one_blas_thread():
-            for _ in self._scored(tally, "score", progress):
+        with shown(progress) as update, timed(seconds, "score"), one_blas_thread():
+            update("score", 0, self._n_all)
+            for _ in self._scored(tally, "score", update):
                 pass
         return self._counted(seconds, tally)
+
+    def scores(self) -> pa.RecordBatchReader:
+        """Pass 2 as a stream: each row's key and result columns, in the store's order; nothing is written.
+
+        Before `write` and after it, of the rows that were compared, at the version that was compared. Each
+        call begins anew. pandas, polars and DuckDB read it as it is; a row that was skipped is null in every
+        result column.
+
+        Notes
+        -----
+        Cost: one pass over the two columns. Batches are computed as they are asked for, in memory for as many
+        as threads, whatever the number of rows.
+
+        Examples
+        --------
+        >>> run.scores().read_pandas()  # doctest: +SKIP
+        >>> reader = run.scores()  # doctest: +SKIP
+        >>> duckdb.sql("SELECT spec_clip_dino_cluster, count(*) FROM reader GROUP BY 1")  # doctest: +SKIP
+        """
+        batches = scored_on_demand(
+            self.source,
+            self.scorer,
+            where=self.options.where,
+            batch_rows=self.options.batch_rows,
+            threads=self.options.threads,
+        )
+        first = next(batches)
+        return pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
 
     def write(
         self,
@@ -178,7 +196,7 @@ class Comparison:
         results: str | None = None,
         out: str | os.PathLike[str] | None = None,
         db: Database = None,
-        progress: Progress = silent,
+        progress: ProgressOption = "auto",
     ) -> Comparison:
         """Pass 2: annotate the rows, or write the results elsewhere; the run is recorded in the database.
 
@@ -190,6 +208,8 @@ class Comparison:
             A Parquet file for them. The run is not recorded: the file's field metadata hold its options.
         db
             The database of the new table; None is ``$SPEC_STORE_DB``, else ``./lancedb``.
+        progress
+            As in `compare`.
 
         Returns
         -------
@@ -203,10 +223,12 @@ class Comparison:
             The store can't hold result columns, and no other place was given.
         """
         destination = Destination.of(results, out, db)
+        run = self
         if destination is not None:
             record = replace(self.record, table=destination.table)
-            return replace(self, destination=destination, record=record)._write(progress)
-        return self._write(progress)
+            run = replace(self, destination=destination, record=record)
+        with shown(progress) as update:
+            return run._write(update)
 
     def _write(self, progress: Progress) -> Comparison:
         schema = self.scorer.schema
@@ -286,14 +308,14 @@ class Comparison:
             progress=lambda rows: progress(stage, rows, self._n_all),
         )
 
-    def create_index(self, *, progress: Progress = silent) -> Comparison:
+    def create_index(self, *, progress: ProgressOption = "auto") -> Comparison:
         """Build a scalar index on the written cluster column, so that filters on it are fast."""
         seconds: dict[str, float] = {}
-        progress("index", 0, self._n_all)
-        with timed(seconds, "index"):
+        with shown(progress) as update, timed(seconds, "index"):
+            update("index", 0, self._n_all)
             written = self.source.latest() if self.destination is None else self.destination.open()
             written.create_index(f"{self.prefix}_cluster")
-        progress("index", self._n_all, self._n_all)
+            update("index", self._n_all, self._n_all)
         return self._with(seconds)
 
     def to_json(self) -> dict[str, Any]:

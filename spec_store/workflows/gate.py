@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..alignment.cutoff import CutOff, shift_cutoff
+from ..bars import shown
 from ..connector import Source
 from ..errors import InputError
-from ..progress import Progress, silent
+from ..keywords import GateKeywords
+from ..progress import Progress, ProgressOption
 from ..stores.filters import quoted
-from ..stores.locate import Database
+from ..stores.tables import Database, TableLike
 from .annotated import held_comparisons
 from .gate_result import Gate, GateOptions
 from .plan import Plan, PlanSlice, budget_rows, make_plan
@@ -21,6 +23,9 @@ from .sampled import SwitchSample, draw_switch_sample
 from .searching import QueryFigures, search_table
 from .switch import GivenMap, Switch, open_switch
 from .verdicts import ALL_ROWS, FEWEST_QUERIES, Share, SwitchEvaluation, any_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Gate", "GateOptions", "gate"]
 
@@ -34,10 +39,10 @@ def gate(
     *,
     db: Database = None,
     map: GivenMap = "recorded",
-    queries: Any = None,
-    progress: Progress = silent,
+    queries: TableLike | None = None,
+    progress: ProgressOption = "auto",
     options: GateOptions | None = None,
-    **keywords: Any,
+    **keywords: Unpack[GateKeywords],
 ) -> Gate:
     """Evaluate a switch from `source` to `target`: of what a searcher should find, what will be found.
 
@@ -49,6 +54,8 @@ def gate(
     queries
         Real queries: a file, a table, ``connector:uri``, or data in memory. By default test rows of the map
         stand in for them.
+    progress
+        As in `compare`.
     options
         Everything else; or give the fields of `GateOptions` as keywords.
 
@@ -78,11 +85,17 @@ def gate(
         raise InputError(
             "A cut-off is moved to the mapped index: without a map there is none. Leave out cutoff."
         )
-    return _evaluated(switch, table, queries, db, options, progress)
+    with shown(progress) as update:
+        return _evaluated(switch, table, queries, db, options, update)
 
 
 def _evaluated(
-    switch: Switch, table: str, queries: Any, db: Database, options: GateOptions, progress: Progress
+    switch: Switch,
+    table: str,
+    queries: TableLike | None,
+    db: Database,
+    options: GateOptions,
+    progress: Progress,
 ) -> Gate:
     clusters = _clusters(switch.source, switch.columns)
     slices = [*clusters, *((where, where) for where in options.slices)]
@@ -161,7 +174,7 @@ def _stand_ins(switch: Switch, sample: SwitchSample) -> Queries:
     return Queries(sample.rows.source[:n], target, own=sample.names[:n])
 
 
-def _asked(switch: Switch, queries: Any, db: Database, options: GateOptions) -> Queries:
+def _asked(switch: Switch, queries: TableLike, db: Database, options: GateOptions) -> Queries:
     return read_queries(
         switch,
         queries,

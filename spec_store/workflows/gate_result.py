@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ..alignment.cutoff import CutOff
 from ..errors import InputError, did_you_mean
 from ..runs.clusters import json_values
+from .notebook import gate_html
 from .plan import Plan, budget_rows
 from .searching import QueryFigures
 from .verdicts import FEWEST_QUERIES, Share, SliceVerdict
@@ -80,7 +82,7 @@ class GateOptions:
             raise InputError(f"cutoff is {self.cutoff}; expected a cosine similarity from -1 to 1.")
 
     @classmethod
-    def from_keywords(cls, given: dict[str, Any]) -> GateOptions:
+    def from_keywords(cls, given: Mapping[str, Any]) -> GateOptions:
         """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
         known = {f.name for f in fields(cls)}
         for name in given:
@@ -154,6 +156,9 @@ class Gate:
         a, b = self.columns
         verdict = "passed" if self.passed else f"{len(self.failures)} failed"
         return f"<Gate of {a} to {b}: search overlap@{self.k} {self.headline}, {verdict}>"
+
+    def _repr_html_(self) -> str:
+        return gate_html(self)
 
     @property
     def headline(self) -> Share:

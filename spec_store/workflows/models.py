@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from ..bars import shown
 from ..connector import Annotation, Published
 from ..errors import InputError, UnsupportedError
+from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ModelsRecord, new_run_id
 from ..runs.registry import Registry
 from ..spectral.scoring import ScorerOfPairs, result_schema
 from ..spectral.spectrum import Spectrum, solve
-from ..stores.locate import Database, open_columns, open_data
+from ..stores.locate import open_columns, open_data
 from ..stores.streaming import usable_cores
+from ..stores.tables import Database, TableLike
 from ..stores.view import keyed
 from .basis import Basis, gather, pairs_of
 from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place, keep_sample, stored_state
-from .listing import described_columns, earlier_run
+from .listing import Earlier, described_columns, earlier_run
 from .passes import one_blas_thread
 from .solving import Question, compared, given_maps, number_or_none
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ModelComparison", "Pairs", "compare_models"]
 
@@ -90,11 +96,12 @@ class ModelComparison:
             f" {'written' if self.record.written else 'not written'}>"
         )
 
-    def score(self, *, progress: Progress = silent) -> ModelComparison:
+    def score(self, *, progress: ProgressOption = "auto") -> ModelComparison:
         """Pass 2 of each pair without writing: with exact sizes and typical rows in its record."""
-        return replace(self, comparisons=tuple(run.score(progress=progress) for run in self.comparisons))
+        with shown(progress) as update:
+            return replace(self, comparisons=tuple(run.score(progress=update) for run in self.comparisons))
 
-    def write(self, *, progress: Progress = silent) -> ModelComparison:
+    def write(self, *, progress: ProgressOption = "auto") -> ModelComparison:
         """Record the run, and annotate the rows with the results of all pairs in one publication.
 
         Raises
@@ -125,8 +132,8 @@ class ModelComparison:
         done: list[Comparison] = []
         published = None
         if runs:
-            with timed(seconds, "write"):
-                published = self._annotate(progress)
+            with shown(progress) as update, timed(seconds, "write"):
+                published = self._annotate(update)
                 done = [run.annotated(published, seconds) for run in runs]
         record = self.record.with_stage(
             seconds, written=names, written_version=published.version if published else None
@@ -165,16 +172,16 @@ class ModelComparison:
 
 
 def compare_models(
-    table: Any,
+    table: TableLike | None,
     columns: Sequence[str],
     *,
     pairs: Pairs = (),
     db: Database = None,
     version: int | None = None,
     write: bool = False,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: CompareOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[CompareKeywords],
 ) -> ModelComparison:
     """Compare any number of embedding columns in one pass; nothing is written unless asked.
 
@@ -229,7 +236,18 @@ def compare_models(
     if options.describe and chosen:
         others += described_columns(source, names)
     maps = given_maps(source, names, options)
-    basis = gather(source, names, references, options, n_rows, progress, others=others, maps=maps)
+    with shown(progress) as update:
+        basis = gather(source, names, references, options, n_rows, update, others=others, maps=maps)
+        run = _compared(basis, questions, earlier)
+        return run.write(progress=update) if write else run
+
+
+def _compared(
+    basis: Basis,
+    questions: Mapping[tuple[str, str], CompareOptions],
+    earlier: Mapping[tuple[str, str], Earlier],
+) -> ModelComparison:
+    """The matrix, and the pairs that were asked for."""
     run_id = new_run_id()
     seconds = dict(basis.seconds)
     with timed(seconds, "solve"):
@@ -245,8 +263,7 @@ def compare_models(
             {"columns": list(c.columns), "prefix": c.prefix, "run_id": c.run_id} for c in comparisons
         ),
     )
-    run = ModelComparison(basis, record, tuple(comparisons))
-    return run.write(progress=progress) if write else run
+    return ModelComparison(basis, record, tuple(comparisons))
 
 
 def chosen_pairs(columns: Sequence[str], pairs: Pairs) -> list[tuple[str, str]]:

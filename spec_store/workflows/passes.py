@@ -1,9 +1,11 @@
-"""The two streams over a source: into the covariance, and through the scorer into a tally of clusters."""
+"""The streams over a source: into the covariance, and through the scorer, into a tally or to a reader."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,7 @@ from ..spectral.scoring import Scorer
 from ..stores.memory import release_memory
 from ..stores.streaming import even_batches, ordered_map, usable_cores
 
-__all__ = ["ClusterTally", "accumulate", "one_blas_thread", "scored", "tally_columns"]
+__all__ = ["ClusterTally", "accumulate", "one_blas_thread", "scored", "scored_on_demand", "tally_columns"]
 
 # A batch's own products are held in memory up to this many columns, one set per thread.
 _LARGEST_THREADED = 2048
@@ -154,10 +156,36 @@ def scored(
     described = tally.describer.columns if tally.describer else ()
     batches = source.batches(list(dict.fromkeys([*columns, *described])), where=where, batch_rows=batch_rows)
     for batch, result in ordered_map(score, batches, workers=threads or usable_cores()):
-        keys = batch.column(0)
         tally.update(batch, result.column(1), result.column(4))
-        progress(len(keys))
-        yield pa.RecordBatch.from_arrays([keys, *result.columns], names=[source.key, *result.schema.names])
+        progress(len(batch))
+        yield _with_key(source, batch, result)
+
+
+def scored_on_demand(
+    source: Source, scorer: Scorer, *, where: str | None, batch_rows: int, threads: int | None
+) -> Iterator[pa.RecordBatch]:
+    """Each row's key and result columns, in the store's order, for a reader that may stop at any batch.
+
+    As many batches as threads are read and computed together, and handed over when all of them are done: so
+    nothing computes, and no limit on products holds, while the reader has one of them.
+    """
+    workers = threads or usable_cores()
+    batches = source.batches([m.column for m in scorer.maps], where=where, batch_rows=batch_rows)
+
+    def score(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return _with_key(source, batch, scorer.compute(batch))
+
+    while held := list(islice(batches, workers)):
+        with one_blas_thread(), ThreadPoolExecutor(workers, thread_name_prefix="spec-store") as pool:
+            held = list(pool.map(score, held))
+        yield from held
+
+
+def _with_key(source: Source, batch: pa.RecordBatch, result: pa.RecordBatch) -> pa.RecordBatch:
+    """The key of a batch beside its result columns."""
+    return pa.RecordBatch.from_arrays(
+        [batch.column(0), *result.columns], names=[source.key, *result.schema.names]
+    )
 
 
 def tally_columns(source: Source, prefix: str, tally: ClusterTally, *, where: str | None) -> ClusterTally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from ..connector import Source, find_field
 from ..errors import InputError, InvalidVectorsError
 from ..keys import hash_keys, key_family
-from ..stores.locate import Database, open_data, open_location, open_table
+from ..stores.locate import open_data, open_location, open_table
 from ..stores.references import ColumnRef
+from ..stores.tables import Database, TableLike
 from ..stores.vectors import InvalidRows, decode, is_vector
 from .switch import Switch
 
@@ -54,7 +54,7 @@ class Queries:
 
 def read_queries(
     switch: Switch,
-    queries: Any,
+    queries: TableLike,
     *,
     query_source: str | None,
     query_target: str | None,
@@ -95,7 +95,7 @@ def read_queries(
     return Queries(vectors[0], vectors[1], ids)
 
 
-def _opened(queries: Any, db: Database) -> Source:
+def _opened(queries: TableLike, db: Database) -> Source:
     if not isinstance(queries, (str, os.PathLike)):
         return open_data(queries)
     place = os.fspath(queries)

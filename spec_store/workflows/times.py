@@ -15,7 +15,8 @@ from ..runs.records import ComparisonRecord, ModelsRecord
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.drift import Change, Drift, drift
 from ..spectral.spectrum import second_moment
-from ..stores.locate import Database, location_of
+from ..stores.locate import location_of
+from ..stores.tables import Database
 from .again import kept_sample, recorded_comparison
 from .sampling import Sample, sample_features
 from .solving import kept_state
@@ -146,9 +147,9 @@ def _warnings(coverage: tuple[float, float], old: str, new: str) -> tuple[str, .
     unseen = new if coverage[1] < coverage[0] else old
     unlisted = "No group is listed, as that is most of the difference. " * (_ratio(coverage) < _COMPARABLE)
     return (
-        f"coverage is {min(coverage):.2f} in run {unseen} and {max(coverage):.2f} in the other: rows of it lie"
-        f" far from every landmark, where the map sees nothing. {unlisted}Fit the maps on them: compare the rows"
-        " of that run without --maps-from, and then those of the other one with its maps.",
+        f"coverage is {min(coverage):.2f} in run {unseen} and {max(coverage):.2f} in the other: rows of it"
+        f" lie far from every landmark, where the map sees nothing. {unlisted}Fit the maps on them: compare"
+        " the rows of that run without --maps-from, and then those of the other one with its maps.",
     )
 
 

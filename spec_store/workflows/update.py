@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..alignment.maps import AlignmentMap
+from ..bars import shown
 from ..connector import Source, find_field
 from ..errors import InputError, sentence
-from ..progress import Progress, silent
+from ..progress import Progress, ProgressOption
 from ..runs.records import AlignmentRecord
 from ..stores.filters import quoted
 from ..stores.locate import Database, open_table
@@ -47,12 +48,12 @@ class Updated:
     warnings: tuple[str, ...] = ()
 
 
-def update(table: str, *, db: Database = None, progress: Progress = silent) -> list[Updated]:
+def update(table: str, *, db: Database = None, progress: ProgressOption = "auto") -> list[Updated]:
     """Write every aligned column of a table anew, with the map that was recorded when it was made.
 
     Rows that were added since get their value, and so do rows whose source vector has changed; with
     ``only_missing``, rows that have been embedded since get the target's own vector. Nothing is fitted.
-    Columns of comparisons are left alone: `compare` renews them.
+    Columns of comparisons are left alone: `compare` renews them. `progress` is as in `compare`.
 
     Raises
     ------
@@ -80,7 +81,8 @@ def update(table: str, *, db: Database = None, progress: Progress = silent) -> l
         source.check_annotation(
             aligned_schema(source, run.columns[0], run.prefix, map_.out_width, target=target)
         )
-    return [_update(source.latest(), run, map_, progress) for run, map_ in zip(found, maps, strict=True)]
+    with shown(progress) as told:
+        return [_update(source.latest(), run, map_, told) for run, map_ in zip(found, maps, strict=True)]
 
 
 def _target(run: AlignmentRecord) -> str | None:

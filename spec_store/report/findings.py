@@ -130,15 +130,15 @@ def _rows(cluster: ClusterRecord) -> tuple[str, str]:
 
 def _ending(cluster: ClusterRecord, family: Sequence[int]) -> str:
     """How the other embedding sees it, as the end of a sentence about it."""
-    seen = cluster.seen_by_other or {}
-    kind = seen.get("kind")
+    seen = cluster.seen_by_other
+    kind = seen["kind"] if seen else None
     if kind == "scattered":
         return ", which puts others nearer"
     if kind == "split":
         return ", which splits them up"
-    if kind != "merged":
+    if not seen or kind != "merged":
         return ""
-    merged = [entry["cluster"] for entry in seen.get("clusters") or ()][:_MOST_MERGED]
+    merged = [entry["cluster"] for entry in seen["clusters"]][:_MOST_MERGED]
     if merged and set(merged) <= set(family):
         return ""
     if not merged:
@@ -149,13 +149,11 @@ def _ending(cluster: ClusterRecord, family: Sequence[int]) -> str:
 
 def seen_in_words(cluster: ClusterRecord) -> str:
     """How the other embedding sees it, in a few words: ``merged with 4 (62%)``."""
-    seen = cluster.seen_by_other or {}
-    kind = str(seen.get("kind") or "")
-    if kind != "merged":
-        return kind
+    seen = cluster.seen_by_other
+    if not seen or seen["kind"] != "merged":
+        return seen["kind"] if seen else ""
     merged = [
-        f"{entry['cluster']} ({format_percent(entry['share'])})"
-        for entry in (seen.get("clusters") or ())[:_MOST_MERGED]
+        f"{entry['cluster']} ({format_percent(entry['share'])})" for entry in seen["clusters"][:_MOST_MERGED]
     ]
     return f"merged with {', '.join(merged) or 'other rows'}"
 
@@ -181,10 +179,9 @@ def changes_lines(run: ComparisonRecord) -> list[str]:
     """What became of the clusters that the prefix held before; nothing for a first run."""
     if run.changes is None:
         return []
-    kept = len(run.changes.get("kept", ()))
+    kept = len(run.changes["kept"])
     parts = [f"{_count(kept, 'cluster')} kept" if kept else "no cluster kept"]
-    for what in ("new", "gone"):
-        numbers = run.changes.get(what, ())
+    for what, numbers in (("new", run.changes["new"]), ("gone", run.changes["gone"])):
         if numbers:
             more = ", …" if len(numbers) > _MOST_NUMBERS else ""
             parts.append(f"{len(numbers):,} {what} ({', '.join(map(str, numbers[:_MOST_NUMBERS]))}{more})")
