@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from .spectral.covariance import CovarianceAccumulator
     from .spectral.features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
     from .spectral.spectrum import Modes, Spectrum, solve
+    from .workflows.again import compare_again
     from .workflows.align import align
     from .workflows.alignment import Alignment
     from .workflows.compare import compare
     from .workflows.comparison import Comparison
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.members import Members, members
+    from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
     from .workflows.report import ReportOptions, report
+    from .workflows.times import TimesComparison, compare_times
     from .workflows.update import update
 
 _HOMES = {
@@ -44,16 +47,21 @@ _HOMES = {
     "GateOptions": ".workflows.gate",
     "Location": ".connector",
     "Members": ".workflows.members",
+    "ModelComparison": ".workflows.models",
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
     "ReportOptions": ".workflows.report",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
+    "TimesComparison": ".workflows.times",
     "align": ".workflows.align",
     "auto_bandwidths": ".spectral.bandwidth",
     "clusters": ".workflows.query",
     "compare": ".workflows.compare",
+    "compare_again": ".workflows.again",
+    "compare_models": ".workflows.models",
+    "compare_times": ".workflows.times",
     "find_clusters": ".spectral.clusters",
     "gate": ".workflows.gate",
     "installed_connectors": ".plugins",
@@ -83,16 +91,21 @@ __all__ = [
     "GateOptions",
     "Location",
     "Members",
+    "ModelComparison",
     "Modes",
     "NystroemMap",
     "RandomFourierMap",
     "ReportOptions",
     "SpecStoreError",
     "Spectrum",
+    "TimesComparison",
     "align",
     "auto_bandwidths",
     "clusters",
     "compare",
+    "compare_again",
+    "compare_models",
+    "compare_times",
     "find_clusters",
     "gate",
     "installed_connectors",
