@@ -145,7 +145,7 @@ def open_columns(
     key: str | None = None,
     on_missing: OnMissing = "error",
 ) -> Columns:
-    """Open the stores of two columns, joined by `key` where they are different ones.
+    """Open the stores of columns, joined by `key` where they are different ones.
 
     Columns without a store of their own are the table's, which then leads; else the first column's store
     does. A column of another store that is not named there is the one of the same name, else its only
@@ -161,8 +161,11 @@ def open_columns(
         only = views[0]
         source = only if key or any(alias != c for alias, c in only.names.items()) else only.source
         return Columns(source, names, of_table)
-    left, right = _under_one_key(views, key)
-    return Columns(Joined(left, right, on_missing=on_missing), names, of_table)
+    left, *others = _under_one_key(views, key)
+    for other in others:
+        joined = Joined(left, other, on_missing=on_missing)
+        left = View(joined, key=joined.key)
+    return Columns(joined, names, of_table)
 
 
 def _view(
@@ -190,16 +193,16 @@ def _only_vector(source: Source, name: str) -> str:
     return vectors[0]
 
 
-def _under_one_key(views: Sequence[View], key: str | None) -> tuple[View, View]:
-    """The leading view and the other one, their rows named alike."""
-    left, right = views
+def _under_one_key(views: Sequence[View], key: str | None) -> list[View]:
+    """The leading view and the other ones, their rows named alike."""
+    left, *others = views
     if key is not None:
-        return left, right
+        return [left, *others]
     for view in views:
         if not view.source.portable_key:
             raise UnsupportedError(
-                f"Rows of {left.describe()} and {right.describe()} are matched by an id: name the column that"
-                f" holds it with --key (key=); {view.describe()} has"
+                f"Rows of {left.describe()} and {others[0].describe()} are matched by an id: name the column"
+                f" that holds it with --key (key=); {view.describe()} has"
                 f" {', '.join(f.name for f in view.schema if not is_vector(f.type)) or 'none'}."
             )
-    return left, View(right.source, key=left.key, names=right.names)
+    return [left, *(View(other.source, key=left.key, names=other.names) for other in others)]
