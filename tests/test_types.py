@@ -13,7 +13,7 @@ import pytest
 
 import spec_store
 from spec_store.alignment.fit import FitOptions
-from spec_store.keywords import AlignKeywords, CompareKeywords, GateKeywords
+from spec_store.keywords import AlignKeywords, CompareKeywords, GateKeywords, ReportKeywords
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,6 +130,7 @@ def test_misspelt_options_and_wrong_arguments_are_errors(checked):
         (CompareKeywords, [spec_store.CompareOptions], set()),
         (AlignKeywords, [spec_store.AlignOptions, FitOptions], {"kind", "fidelity"}),
         (GateKeywords, [spec_store.GateOptions], {"slices"}),
+        (ReportKeywords, [spec_store.ReportOptions], {"show"}),
     ],
 )
 def test_keywords_are_the_fields_of_the_options(keywords, options, wider):

@@ -18,7 +18,20 @@ from ..report.text import visible_lines
 from .help import HeadedCommand
 from .terminal import echo
 
-_ORDER = "demo compare clusters query report align gate update runs undo connectors".split()
+_ORDER = [
+    "demo",
+    "compare",
+    "clusters",
+    "query",
+    "report",
+    "export",
+    "align",
+    "gate",
+    "update",
+    "runs",
+    "undo",
+    "connectors",
+]
 _M_ARENA_MAX = -8  # of <malloc.h>
 
 
