@@ -108,6 +108,8 @@ class Annotation:
         was killed can be reused.
     metadata
         Written to every result column's field metadata; marks the column as spec-store's own.
+    column_metadata
+        By result column what its field metadata hold beside that, or instead of it.
     batch_rows
         The largest batch handed to `compute`.
     workers
@@ -125,6 +127,12 @@ class Annotation:
     batch_rows: int = 8192
     workers: int = 2
     progress: Callable[[int], None] = field(default=_no_progress, compare=False)
+    column_metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> dict[str, dict[str, str]]:
+        """By result column, all of its field metadata."""
+        return {n: {**self.metadata, **self.column_metadata.get(n, {})} for n in self.schema.names}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from .alignment.fit import Kind
-from .options import Features, Kernel, Landmarks
+from .options import Features, Kernel, Landmarks, Objective
 from .report.projection import Method
 
-__all__ = ["AlignKeywords", "CompareKeywords", "GateKeywords", "ReportKeywords"]
+__all__ = ["AgainKeywords", "AlignKeywords", "CompareKeywords", "GateKeywords", "ReportKeywords"]
 
 
 class CompareKeywords(TypedDict, total=False):
@@ -26,8 +26,10 @@ class CompareKeywords(TypedDict, total=False):
     modes: int | None
     write_modes: bool
     describe: bool
-    bandwidth: tuple[float, float] | None
+    bandwidth: tuple[float, ...] | None
     bandwidth_scale: float
+    objective: Objective
+    epsilon: str | float
     eta: float
     center: bool
     normalize: bool
@@ -36,9 +38,26 @@ class CompareKeywords(TypedDict, total=False):
     precision: Literal["float32", "float64"]
     key: str | None
     on_missing: Literal["error", "drop"]
+    maps_from: str | None
     prefix: str | None
+    keep_sample: bool
     sample_rows: int
     seed: int
+    batch_rows: int
+    threads: int | None
+
+
+class AgainKeywords(TypedDict, total=False):
+    """Those fields of `CompareOptions` that `compare_again` can change."""
+
+    modes: int | None
+    eta: float
+    center: bool
+    objective: Objective
+    epsilon: str | float
+    prefix: str | None
+    describe: bool
+    write_modes: bool
     batch_rows: int
     threads: int | None
 

@@ -18,6 +18,7 @@ __all__ = [
     "Features",
     "Kernel",
     "Landmarks",
+    "Objective",
     "check_choice",
     "check_count",
     "check_number",
@@ -31,6 +32,7 @@ MOST_THREADS = 1024
 Kernel = Literal["gaussian", "cosine"]
 Features = Literal["nystroem", "orf", "rff"]
 Landmarks = Literal["kmeans", "uniform"]
+Objective = Literal["difference", "koda"]
 
 _DEFAULT_DIM = {"nystroem": 500, "orf": 1000, "rff": 3000}
 
@@ -61,6 +63,11 @@ class CompareOptions:
         σ for each embedding; None chooses both, see `spec_store.spectral.bandwidth`.
     bandwidth_scale
         Multiplies the chosen or given bandwidths.
+    objective
+        What modes are: "difference", eigenvectors of the kernel difference; or "koda", directions that one
+        embedding captures most among those of which the other sees no more than `epsilon`.
+    epsilon
+        That limit of koda: a number from 0 to 1, or a quantile of the other kernel's eigenvalues, "50%".
     eta
         Weight of the second kernel in the difference.
     center
@@ -80,8 +87,14 @@ class CompareOptions:
         None stands for.
     on_missing
         What to do with rows that only one of two stores holds: "error" refuses, "drop" leaves them out.
+    maps_from
+        A recorded run whose feature maps, bandwidths among them, are used instead of fitted ones: the two
+        states can then be compared, see `compare_times`.
     prefix
         Of the result columns; None is ``spec_{first}_{second}``.
+    keep_sample
+        Keep the sample with the recorded run, vectors in half precision, so that later questions to it and
+        reports read no vectors.
     sample_rows
         Size of the seeded sample for landmarks (at most 10,000 of its rows), rotation and scale.
     seed
@@ -99,8 +112,10 @@ class CompareOptions:
     modes: int | None = None
     write_modes: bool = False
     describe: bool = True
-    bandwidth: tuple[float, float] | None = None
+    bandwidth: tuple[float, ...] | None = None
     bandwidth_scale: float = 1.0
+    objective: Objective = "difference"
+    epsilon: str | float = "50%"
     eta: float = 1.0
     center: bool = True
     normalize: bool = True
@@ -109,7 +124,9 @@ class CompareOptions:
     precision: Literal["float32", "float64"] = "float32"
     key: str | None = None
     on_missing: Literal["error", "drop"] = "error"
+    maps_from: str | None = None
     prefix: str | None = None
+    keep_sample: bool = True
     sample_rows: int = 20_000
     seed: int = 0
     batch_rows: int = 4096
@@ -119,6 +136,7 @@ class CompareOptions:
         check_choice("kernel", self.kernel, get_args(Kernel))
         check_choice("features", self.features, get_args(Features))
         check_choice("landmarks", self.landmarks, get_args(Landmarks))
+        check_choice("objective", self.objective, get_args(Objective))
         check_choice("precision", self.precision, ("float32", "float64"))
         check_choice("on_missing", self.on_missing, ("error", "drop"))
         if self.modes is not None:
@@ -133,7 +151,7 @@ class CompareOptions:
         check_number("bandwidth_scale", self.bandwidth_scale, 1e-6, 1e6)
         check_number("eta", self.eta, 1e-6, 1e6)
         if self.bandwidth is not None:
-            if len(self.bandwidth) != 2:
+            if len(self.bandwidth) < 2:
                 raise InputError(f"bandwidth is {self.bandwidth}; expected one σ per embedding, or auto.")
             for sigma in self.bandwidth:
                 check_number("bandwidth", sigma, 1e-12, 1e12)
@@ -155,6 +173,15 @@ class CompareOptions:
     def to_json(self) -> dict[str, Any]:
         """Plain values, stored with the run."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> CompareOptions:
+        """What `to_json` gave, of this version or an earlier one.
+
+        Raises InputError for options that a newer version stored.
+        """
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return cls.from_keywords(plain)
 
     @classmethod
     def from_keywords(cls, given: Mapping[str, Any]) -> CompareOptions:

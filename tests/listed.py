@@ -30,12 +30,12 @@ def listed(a, b, *, n_modes=40, **fields):
     """The clusters of two matrices, every row of which is sampled."""
     options = CompareOptions(**{"dim": 100, "seed": 0} | fields)
     rows = tuple((unit(x) if options.normalize else x).astype(options.precision) for x in (a, b))
-    sample = Sample(("a", "b"), rows, np.arange(min(1000, len(a))), pa.table({}))
-    maps, bandwidths = fit_maps(sample, options)[:2]
+    sample = Sample(("a", "b"), rows, np.arange(min(1000, len(a))), pa.table({}), pa.array(range(len(a))))
+    maps = fit_maps(sample, options).maps
     batch = batch_of(a=a, b=b)
     state = CovarianceAccumulator(maps)
     state.update(batch)
     spectrum = solve(state, modes=n_modes, eta=options.eta, center=options.center)
-    evaluated = evaluated_rows(sample, maps, spectrum, bandwidths)
+    evaluated = evaluated_rows(sample.stored(options), maps, spectrum)
     found = find_clusters(evaluated, seed=options.seed)
     return Listed(maps, spectrum, evaluated, found, batch)

@@ -137,7 +137,7 @@ class _Run:
         reusable = {s.path for s in state.staged.values()} if state.token == token else set()
         for path in state.files - reusable:
             self._delete(path)
-        self.ledger.start(token, annotation.schema.names, annotation.metadata)
+        self.ledger.start(token, annotation.marks)
         self._on_step(Step.STARTED)
 
     def publish(self) -> Published:
@@ -146,7 +146,8 @@ class _Run:
         for attempt in range(1, self._max_attempts + 1):
             current = self._staged_version()
             self._refuse_overtaking(current)
-            self.ledger.publish(current.version, column_run(current.schema, self.annotation.schema.names[0]))
+            names = self.annotation.schema.names
+            self.ledger.publish(current.version, {n: column_run(current.schema, n) for n in names})
             dry_run_commit(current, self._staged(current), self.annotation, self.ledger)
             self._on_step(Step.DRY_RUN)
             try:
@@ -220,7 +221,7 @@ class _Run:
         names = self.annotation.schema.names
         if missing := [n for n in names if n not in new.schema.names]:
             raise RetryError(f"While {self.name} was written, another writer dropped {', '.join(missing)}.")
-        mark_columns(new, names, self.annotation.metadata, self.name)
+        mark_columns(new, self.annotation.marks, self.name)
         self._on_step(Step.MARKED)
         return self._published(latest(new), attempt)
 
@@ -230,7 +231,7 @@ class _Run:
         if has_result_columns(current.schema, schema):
             return current
         self.ledger.adding()
-        return add_result_columns(current, schema, self.annotation.metadata)
+        return add_result_columns(current, schema, self.annotation.marks)
 
     def _replace(self, ready: lance.LanceDataset) -> lance.LanceDataset:
         """The commit that makes the results visible."""

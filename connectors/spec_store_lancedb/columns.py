@@ -34,9 +34,9 @@ def has_result_columns(schema: pa.Schema, wanted: pa.Schema) -> bool:
 
 
 def add_result_columns(
-    dataset: lance.LanceDataset, wanted: pa.Schema, metadata: Mapping[str, str]
+    dataset: lance.LanceDataset, wanted: pa.Schema, marks: Mapping[str, Mapping[str, str]]
 ) -> lance.LanceDataset:
-    """The latest version with the columns, null in every row.
+    """The latest version with the columns, null in every row, their metadata given by column.
 
     Those that are there, an incomplete set or of other types, are replaced: one file can't replace part of
     what another holds.
@@ -44,6 +44,6 @@ def add_result_columns(
     if held := [n for n in wanted.names if n in dataset.schema.names]:
         dataset.drop_columns(held)
         dataset = latest(dataset)
-    marks = {k.encode(): v.encode() for k, v in metadata.items()}
-    dataset.add_columns(pa.schema([f.with_nullable(True).with_metadata(marks) for f in wanted]))
+    fields = [f.with_nullable(True).with_metadata(dict(marks[f.name])) for f in wanted]
+    dataset.add_columns(pa.schema(fields))
     return latest(dataset)

@@ -37,7 +37,7 @@ def dry_run_commit(
     try:
         clone = current.shallow_clone(_address(current, ledger), current.version)
         if not has_result_columns(clone.schema, schema):
-            clone = add_result_columns(clone, schema, annotation.metadata)
+            clone = add_result_columns(clone, schema, annotation.marks)
         operation = replacement(clone, staged, schema, _base_id(clone, current))
         trial = lance.LanceDataset.commit(clone, operation, read_version=clone.version)
         trial.validate()

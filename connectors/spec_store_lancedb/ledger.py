@@ -65,8 +65,10 @@ class State:
 
     Attributes
     ----------
-    token, columns, metadata
+    token
         Of the annotation.
+    marks
+        By result column, its field metadata.
     staged
         Complete column files, by fragment.
     files
@@ -74,7 +76,7 @@ class State:
     publishing
         The version upon which publishing began, until it has ended or was given up; else None.
     before
-        The run that the columns named then; None where there were no such columns.
+        By result column, the run that it named then; None where there was no such column.
     adding
         Whether null result columns may have been added.
     at
@@ -82,20 +84,26 @@ class State:
     """
 
     token: str = ""
-    columns: tuple[str, ...] = ()
-    metadata: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, dict[str, str]] = field(default_factory=dict)
     staged: dict[int, Staged] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
     publishing: int | None = None
-    before: str | None = None
+    before: dict[str, str | None] = field(default_factory=dict)
     adding: bool = False
     at: float = 0.0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The result columns."""
+        return tuple(self.marks)
 
     def apply(self, change: Mapping[str, Any]) -> None:
         """Take in one line."""
         match change:
-            case {"token": token, "columns": columns, "metadata": metadata}:
-                self.token, self.columns, self.metadata = token, tuple(columns), dict(metadata)
+            case {"token": token, "marks": marks}:
+                self.token, self.marks = token, dict(marks)
+            case {"token": token, "columns": columns, "metadata": metadata}:  # of versions before 0.2
+                self.token, self.marks = token, {n: dict(metadata) for n in columns}
             case {"begun": path}:
                 self.files.add(path)
             case {"staged": entry}:
@@ -106,7 +114,8 @@ class State:
                 self.files.discard(path)
                 self.staged = {k: s for k, s in self.staged.items() if s.path != path}
             case {"publishing": version, "before": before, "at": at}:
-                self.publishing, self.before, self.at = version, before, at
+                by_column = before if isinstance(before, dict) else dict.fromkeys(self.marks, before)
+                self.publishing, self.before, self.at = version, by_column, at
             case {"adding": adding}:
                 self.adding = adding
             case {"landed": landed}:
@@ -122,9 +131,9 @@ class Ledger(ABC):
         self.name = name
         self.state = State()
 
-    def start(self, token: str, columns: Sequence[str], metadata: Mapping[str, str]) -> None:
-        """Say whose ledger this is."""
-        self._record({"token": token, "columns": list(columns), "metadata": dict(metadata)})
+    def start(self, token: str, marks: Mapping[str, Mapping[str, str]]) -> None:
+        """Say whose ledger this is; `marks` are the field metadata by result column."""
+        self._record({"token": token, "marks": {n: dict(own) for n, own in marks.items()}})
 
     def begin(self, path: str) -> None:
         """A column file of this name may exist from now on."""
@@ -138,9 +147,9 @@ class Ledger(ABC):
         """A column file was deleted."""
         self._record({"removed": path})
 
-    def publish(self, version: int, before: str | None) -> None:
-        """Publishing begins upon a version in which the columns name the run `before`."""
-        self._record({"publishing": version, "before": before, "at": time.time()})
+    def publish(self, version: int, before: Mapping[str, str | None]) -> None:
+        """Publishing begins upon a version in which the columns name the runs `before`."""
+        self._record({"publishing": version, "before": dict(before), "at": time.time()})
 
     def adding(self) -> None:
         """Null columns may be in the table from now on."""

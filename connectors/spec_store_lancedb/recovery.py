@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 
 import lance
@@ -80,7 +80,7 @@ def settle(dataset: lance.LanceDataset, ledger: Ledger, name: str, *, final: boo
         outcome = _outcome(current, state)
     if outcome is _Outcome.LANDED:
         present = [n for n in state.columns if n in current.schema.names]
-        mark_columns(current, present, state.metadata, name)
+        mark_columns(current, {n: state.marks[n] for n in present}, name)
         if not final:
             ledger.settled(landed=True)
         return [f"The results of a run that was killed while it published them are complete in {name}."]
@@ -91,8 +91,9 @@ def settle(dataset: lance.LanceDataset, ledger: Ledger, name: str, *, final: boo
         return []
     message = f"A run was killed before it published {', '.join(state.columns)} in {name}."
     if outcome in (_Outcome.NULL_COLUMNS, _Outcome.UNKNOWN):
-        run = _run(state) if outcome is _Outcome.NULL_COLUMNS else state.before
-        gone = [n for n in state.columns if column_run(current.schema, n) == run]
+        empty = outcome is _Outcome.NULL_COLUMNS
+        runs = {n: _run(state) if empty else state.before.get(n) for n in state.columns}
+        gone = [n for n, run in runs.items() if column_run(current.schema, n) == run]
         retried(lambda: latest(dataset).drop_columns(gone), f"removing columns of {name}")
         message = f"A run was killed while it published {', '.join(gone)} in {name}: they were removed."
     if not final:
@@ -112,8 +113,8 @@ class _Outcome(Enum):
 def _outcome(current: lance.LanceDataset, state: State) -> _Outcome:
     assert state.publishing is not None
     present = [n for n in state.columns if n in current.schema.names]
-    named = {column_run(current.schema, n) for n in present}
-    if not named or named - {_run(state), state.before}:
+    named = {n: column_run(current.schema, n) for n in present}
+    if not named or any(run not in (_run(state), state.before.get(n)) for n, run in named.items()):
         return _Outcome.NOTHING
     if state.adding:
         ours = [n for n in present if column_run(current.schema, n) == _run(state)]
@@ -134,7 +135,7 @@ def _outcome(current: lance.LanceDataset, state: State) -> _Outcome:
 
 
 def _run(state: State) -> str | None:
-    return state.metadata.get(MARKER.decode())
+    return next((marks.get(MARKER.decode()) for marks in state.marks.values()), None)
 
 
 def _has_values(dataset: lance.LanceDataset, column: str) -> bool:
@@ -142,14 +143,11 @@ def _has_values(dataset: lance.LanceDataset, column: str) -> bool:
     return any(batch.column(0).null_count < len(batch) for batch in batches)
 
 
-def mark_columns(
-    dataset: lance.LanceDataset, columns: Sequence[str], metadata: Mapping[str, str], name: str
-) -> None:
-    """Write a run's parameters to the metadata of its columns, where they are another run's."""
-    run = metadata.get(MARKER.decode())
-    if any(column_run(dataset.schema, n) != run for n in columns):
-        marks = {n: dict(metadata) for n in columns}
+def mark_columns(dataset: lance.LanceDataset, marks: Mapping[str, Mapping[str, str]], name: str) -> None:
+    """Write a run's parameters, by column, to the metadata of its columns, where they are another run's."""
+    if any(column_run(dataset.schema, n) != own.get(MARKER.decode()) for n, own in marks.items()):
+        given = {n: dict(own) for n, own in marks.items()}
         retried(
-            lambda: latest(dataset).update_field_metadata(marks),
+            lambda: latest(dataset).update_field_metadata(given),
             f"recording the run's parameters in {name}",
         )

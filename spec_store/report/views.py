@@ -255,8 +255,8 @@ def _answers(data: ReportData, ranking: Ranking) -> tuple[Answer, ...]:
     for column, n in ranking.neighbours.items():
         wide = format_percent(n.n_wide_members / max(n.n_wide, 1))
         said = (
-            f"By {visible(column)} {sum(n.members)} of the {len(n.rows)} nearest sampled rows are members, and"
-            f" {wide} of the {n.n_wide:,} nearest."
+            f"By {visible(column)} {sum(n.members)} of the {len(n.rows)} nearest sampled rows are members,"
+            f" and {wide} of the {n.n_wide:,} nearest."
         )
         rows = tuple((data.rows[i], member) for i, member in zip(n.rows, n.members, strict=True))
         answers.append(Answer(column, said, rows))

@@ -14,7 +14,13 @@ from typing import Any, ClassVar, TypeVar
 from .clusters import ClusterRecord, RejectedRecord, json_values
 from .values import Changes, Mismatch
 
-__all__ = ["AlignmentRecord", "ComparisonRecord", "RunRecord", "new_run_id"]
+__all__ = ["AlignmentRecord", "ComparisonRecord", "ModelsRecord", "RunRecord", "new_run_id", "publication_of"]
+
+
+def publication_of(run_id: str) -> str:
+    """The run that result columns name: of a pair among several models ``{id}.1``, the run of them all."""
+    return run_id.partition(".")[0]
+
 
 Record = TypeVar("Record", bound="RunRecord")
 
@@ -33,7 +39,7 @@ class RunRecord:
     table
         The table that holds, or is to hold, the results; None for a file and for data in memory.
     columns
-        The embedding columns: the two compared, or source and target.
+        The embedding columns: those compared, or source and target.
     prefix
         Of the result columns; an alignment's is the name of its only one.
     written
@@ -57,7 +63,7 @@ class RunRecord:
     run_id: str = field(default_factory=new_run_id)
     created_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     table: str | None
-    columns: tuple[str, str]
+    columns: tuple[str, ...]
     prefix: str
     written: tuple[str, ...] = ()
     source_version: int | None
@@ -117,7 +123,7 @@ def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
     names = ("run_id", "created_at", "table", "prefix", "source_version", "written_version")
     return {
         **{name: row[name] for name in (*names, "n_rows", "n_skipped", "spec_store_version")},
-        "columns": (row["columns"][0], row["columns"][1]),
+        "columns": tuple(row["columns"]),
         "written": tuple(row["written"] or ()),
         "options": json.loads(row["options"]),
         "seconds": json.loads(row["seconds"]),
@@ -128,6 +134,11 @@ def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # Of a comparison, since version 0.2: kept in the details of its row.
 _LATER_FIELDS = (
+    "cka_unbiased",
+    "rounding",
+    "mode_energies",
+    "state_run",
+    "references",
     "mismatch",
     "average_pair",
     "n_candidates",
@@ -150,8 +161,18 @@ class ComparisonRecord(RunRecord):
         The size of error of an eigenvalue that comes from the feature maps; 0 for exact ones.
     spec_diff, spec_diff_centered, cka
         See `spec_store.Spectrum`; cka is None where an embedding is constant.
+    cka_unbiased
+        CKA by unbiased estimates, 0 at chance level; None likewise.
+    rounding
+        Eigenvalues under this may be due to rounding error.
     eigenvalues
         By column, the leading eigenvalues of its end, strongest first, before rotation.
+    mode_energies
+        By column, of these modes the Rayleigh quotients [under K_A/n, under K_B/n].
+    state_run
+        The run that keeps the state and the sample it was solved from; None for itself.
+    references
+        The embedding columns as they were asked for, with the stores of those of other ones.
     mismatch
         By column, the mismatch mass of its end, ``mass``, the sum over its clusters of (share of rows not in
         an earlier one) times gap, and ``rows``, the share of rows in any of them.
@@ -176,6 +197,7 @@ class ComparisonRecord(RunRecord):
 
     kind: ClassVar[str] = "compare"
 
+    columns: tuple[str, str]
     bandwidth: Mapping[str, float | None]
     coverage: Mapping[str, float]
     map_error: float
@@ -184,6 +206,11 @@ class ComparisonRecord(RunRecord):
     cka: float | None
     eigenvalues: Mapping[str, Sequence[float]]
     clusters: tuple[ClusterRecord, ...]
+    cka_unbiased: float | None = None
+    rounding: float | None = None
+    mode_energies: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    state_run: str | None = None
+    references: tuple[str, ...] = ()
     mismatch: Mapping[str, Mismatch] = field(default_factory=dict)
     average_pair: Mapping[str, float] = field(default_factory=dict)
     n_candidates: int = 0
@@ -196,12 +223,14 @@ class ComparisonRecord(RunRecord):
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
         names = ("bandwidth", "coverage", "map_error", "spec_diff", "spec_diff_centered", "cka")
+        later = ("cka_unbiased", "rounding", "mode_energies", "state_run", "references")
         return {
             "run_id": self.run_id,
             "table": self.table,
             "columns": list(self.columns),
             "n_rows": self.n_rows,
             "n_skipped": self.n_skipped,
+            "objective": self.options.get("objective", "difference"),
             "kernel": kernel,
             "features": self.options["features"] if kernel == "gaussian" else "exact",
             **{name: json_values(getattr(self, name)) for name in names},
@@ -210,6 +239,7 @@ class ComparisonRecord(RunRecord):
             "n_candidates": self.n_candidates,
             "rejections": json_values(self.rejections),
             "eigenvalues": json_values(self.eigenvalues),
+            **{name: json_values(getattr(self, name)) for name in later},
             "clusters": [c.to_json() for c in self.clusters],
             "rejected": [c.to_json() for c in self.rejected],
             "next_number": self.next_number,
@@ -257,7 +287,71 @@ class ComparisonRecord(RunRecord):
             eigenvalues=dict(zip(columns, ends, strict=True)),
             clusters=tuple(found),
             rejected=tuple(RejectedRecord(**r) for r in details.get("rejected", ())),
-            **{name: details[name] for name in _LATER_FIELDS if name in details},
+            **{name: _later(details[name]) for name in _LATER_FIELDS if name in details},
+        )
+
+
+def _later(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRecord(RunRecord):
+    """A comparison of any number of embeddings on one state; `written` are the result columns of all pairs.
+
+    Attributes
+    ----------
+    bandwidth, coverage
+        By column, as of a comparison.
+    matrix
+        A mapping per pair of columns: ``first``, ``second``, ``spec_diff``, ``spec_diff_centered``, ``cka``,
+        ``cka_unbiased``, ``map_error``.
+    pairs
+        Of the pairs whose clusters were asked for: ``columns``, ``prefix``, and the ``run_id`` of its record.
+    references
+        The columns as they were asked for, with the stores of those of other ones.
+    """
+
+    kind: ClassVar[str] = "models"
+
+    bandwidth: Mapping[str, float | None]
+    coverage: Mapping[str, float]
+    matrix: tuple[Mapping[str, Any], ...]
+    pairs: tuple[Mapping[str, Any], ...] = ()
+    references: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        kernel = self.options["kernel"]
+        own = ("bandwidth", "coverage", "matrix", "pairs", "references", "seconds", "written", "warnings")
+        return {
+            "run_id": self.run_id,
+            "table": self.table,
+            "columns": list(self.columns),
+            "n_rows": self.n_rows,
+            "n_skipped": self.n_skipped,
+            "kernel": kernel,
+            "features": self.options["features"] if kernel == "gaussian" else "exact",
+            **{name: json_values(getattr(self, name)) for name in own},
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        sigmas = [self.bandwidth[c] for c in self.columns]
+        return super().to_row() | {
+            "bandwidth": None if None in sigmas else sigmas,
+            "coverage": [self.coverage[c] for c in self.columns],
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> ModelsRecord:
+        """From a row of the table of runs."""
+        details = json.loads(row["details"])
+        return cls(
+            **_shared(row),
+            bandwidth=details["bandwidth"],
+            coverage=details["coverage"],
+            matrix=tuple(details["matrix"]),
+            pairs=tuple(details["pairs"]),
+            references=tuple(details["references"]),
         )
 
 
@@ -283,6 +377,7 @@ class AlignmentRecord(RunRecord):
 
     kind: ClassVar[str] = "align"
 
+    columns: tuple[str, str]
     in_place: bool
     counts: Mapping[str, int]
     chosen: str | None

@@ -1,4 +1,4 @@
-"""The run registry: two ordinary tables beside the annotated ones, a row per run and a row per cluster.
+"""The run registry: ordinary tables beside the annotated ones, a row per run, per cluster, and per artifact.
 
 A run is recorded before its columns are published, and marked as finished once they are. The columns name
 their run in their field metadata, so a process that dies in between loses nothing.
@@ -6,8 +6,9 @@ their run in their field metadata, so a process that dies in between loses nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +18,21 @@ from ..connector import Capability, Location, Source
 from ..errors import InputError, TableNotFoundError
 from ..plugins import get_connector
 from ..stores.locate import open_location
-from .records import AlignmentRecord, ComparisonRecord, RunRecord
+from .records import AlignmentRecord, ComparisonRecord, ModelsRecord, RunRecord
 
-__all__ = ["CLUSTERS_TABLE", "LARGEST_STATE", "RUNS_TABLE", "RUN_FIELDS", "Registry", "cluster_table"]
+__all__ = [
+    "ARTIFACTS_TABLE",
+    "CLUSTERS_TABLE",
+    "LARGEST_STATE",
+    "RUNS_TABLE",
+    "RUN_FIELDS",
+    "Registry",
+    "cluster_table",
+]
 
 RUNS_TABLE = "spec_store_runs"
 CLUSTERS_TABLE = "spec_store_clusters"
+ARTIFACTS_TABLE = "spec_store_artifacts"
 
 LARGEST_STATE = 256 << 20
 """Bytes of a state that is stored with its run: a registry is to be read like any table."""
@@ -84,10 +94,18 @@ _CLUSTERS = pa.schema(
         ("details", pa.string()),
     ]
 )
+_ARTIFACTS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("name", pa.string()),
+        ("created_at", pa.timestamp("us", "UTC")),
+        ("data", pa.large_binary()),
+    ]
+)
 RUN_FIELDS = tuple(f for f in _RUNS if f.name != "state")
 """The fields of the table of runs, without states."""
 
-_TABLES = {RUNS_TABLE: _RUNS, CLUSTERS_TABLE: _CLUSTERS}
+_TABLES = {RUNS_TABLE: _RUNS, CLUSTERS_TABLE: _CLUSTERS, ARTIFACTS_TABLE: _ARTIFACTS}
 
 
 def cluster_table(run: ComparisonRecord) -> pa.Table:
@@ -188,12 +206,41 @@ class Registry:
         rows = [r for r in self.rows() if r["kind"] == "align"]
         return [AlignmentRecord.from_row(r) for r in rows if wanted is None or r["run_id"] in wanted]
 
+    def run(self, run_id: str) -> RunRecord:
+        """A recorded run of any kind. Raises InputError, with the newest ones, for an unknown id."""
+        rows = self.rows()
+        for row in rows:
+            if row["run_id"] == run_id and row["kind"] == "align":
+                return AlignmentRecord.from_row(row)
+            if row["run_id"] == run_id and row["kind"] == "models":
+                return ModelsRecord.from_row(row)
+            if row["run_id"] == run_id:
+                return self.comparisons([run_id])[0]
+        known = ", ".join(row["run_id"] for row in rows[:5]) or "none"
+        raise InputError(
+            f"No run {run_id!r} is recorded in {self.location}. The newest are {known}; see spec-store runs."
+        )
+
     def state(self, run_id: str) -> bytes | None:
         """What a run kept: an alignment's map, a comparison's state; None where that was too large.
 
         Nothing of any other run is read.
         """
         return next((row["state"] for row in self._read(RUNS_TABLE, ["state"], run_ids=[run_id])), None)
+
+    def put_artifact(self, run_id: str, name: str, data: bytes) -> None:
+        """Keep what later questions to a run need; of several of one name the last one counts.
+
+        What is kept can be computed again from the table: the table of artifacts may be deleted at any time.
+        """
+        row = {"run_id": run_id, "name": name, "created_at": datetime.now(timezone.utc), "data": data}
+        self._append(ARTIFACTS_TABLE, pa.Table.from_pylist([row], schema=_ARTIFACTS))
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """What was kept under a name with a run; None for nothing. Nothing of any other run is read."""
+        wanted = {"run_id": run_id, "name": name}
+        rows = self._read(ARTIFACTS_TABLE, ["name", "data"], equal=wanted)
+        return rows[-1]["data"] if rows else None
 
     @cached_property
     def _connector(self) -> Any:
@@ -206,22 +253,39 @@ class Registry:
             return None
 
     def _read(
-        self, table: str, columns: Sequence[str], *, run_ids: Sequence[str] | None = None
+        self,
+        table: str,
+        columns: Sequence[str],
+        *,
+        run_ids: Sequence[str] | None = None,
+        equal: Mapping[str, str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows in the order in which they were appended; columns that the table lacks are None."""
+        """Rows in the order in which they were appended; columns that the table lacks are None.
+
+        Parameters
+        ----------
+        run_ids
+            Only rows of these runs.
+        equal
+            Only rows that hold these values.
+        """
+        wanted = {name: [value] for name, value in (equal or {}).items()}
+        if run_ids is not None:
+            wanted["run_id"] = list(run_ids)
         source = self._open(table)
         if source is None:
             return []
         held = [c for c in dict.fromkeys(["run_id", *columns]) if c in source.schema.names]
         where = None
-        if run_ids is not None and Capability.WHERE in self._connector.capabilities:
-            where = f"run_id IN ({', '.join(_literal(i) for i in run_ids)})"
+        if wanted and Capability.WHERE in self._connector.capabilities:
+            where = " AND ".join(
+                f"{name} IN ({', '.join(map(_literal, values))})" for name, values in wanted.items()
+            )
         rows: list[dict[str, Any]] = []
         for batch in source.batches(held, where=where, batch_rows=1024):
             rows += batch.select(held).to_pylist()
-        wanted = None if run_ids is None else set(run_ids)
         absent = dict.fromkeys(c for c in columns if c not in held)
-        return [{**row, **absent} for row in rows if wanted is None or row["run_id"] in wanted]
+        return [{**row, **absent} for row in rows if all(row[n] in values for n, values in wanted.items())]
 
 
 def _alike(field: pa.Field, schema: pa.Schema) -> bool:

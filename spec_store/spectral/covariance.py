@@ -187,15 +187,41 @@ class CovarianceAccumulator:
         self.products += other.products
         self.invalid.merge(other.invalid)
 
-    def second_moment(self) -> RawMoment:
-        """Moments of the raw columns."""
+    def second_moment(self, which: Sequence[int] | None = None) -> RawMoment:
+        """Moments of the raw columns.
+
+        Parameters
+        ----------
+        which
+            Positions of the embeddings wanted, in this order; None is all.
+        """
         n = max(self.n_rows, 1)
-        mean = self.sums / n
-        total = self.products / n
+        if which is None:
+            mean, total, shift = self.sums / n, self.products / n, self._shift
+        else:
+            mean, total, shift = self._selected(which)
+            mean /= n
+            total /= n
         _mirror(total)
-        shift = self._shift
         total += np.outer(mean, shift) + np.outer(shift, mean + shift)
         return RawMoment(self.n_rows, mean + shift, total)
+
+    def _selected(
+        self, which: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Sums, products (upper blocks only) and shifts of some of the embeddings."""
+        parts = [self._slices[i] for i in which]
+
+        def block(i: int, j: int) -> NDArray[np.float64]:
+            return self.products[self._slices[i], self._slices[j]] if i <= j else block(j, i).T
+
+        blocks = [[block(i, j) for j in which] for i in which]
+        shift = self._shift
+        return (
+            np.concatenate([self.sums[p] for p in parts]),
+            np.block(blocks),
+            np.concatenate([shift[p] for p in parts]),
+        )
 
     @property
     def _shift(self) -> NDArray[np.float64]:

@@ -67,6 +67,11 @@ class FeatureMap(ABC):
     kind: ClassVar[str]
 
     @property
+    def sigma(self) -> float | None:
+        """The Gaussian kernel's bandwidth; None for the cosine kernel."""
+        return None
+
+    @property
     @abstractmethod
     def n_columns(self) -> int:
         """The number of raw columns."""
@@ -176,6 +181,10 @@ class RandomFourierMap(FeatureMap):
         object.__setattr__(self, "_cut", w.astype(self.dtype))
 
     @property
+    def sigma(self) -> float:
+        return self.bandwidth
+
+    @property
     def n_columns(self) -> int:
         return 2 * self.n_frequencies
 
@@ -226,6 +235,10 @@ class NystroemMap(FeatureMap):
         half_sq = 0.5 * np.einsum("ij,ij->i", z, z)
         object.__setattr__(self, "_exact", (z, half_sq))
         object.__setattr__(self, "_cut", (z.astype(self.dtype), half_sq.astype(self.dtype)))
+
+    @property
+    def sigma(self) -> float:
+        return self.bandwidth
 
     @property
     def n_columns(self) -> int:

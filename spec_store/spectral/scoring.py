@@ -16,7 +16,15 @@ from .clusters import Cluster
 from .features import FeatureMap
 from .spectrum import Spectrum
 
-__all__ = ["MEMBER", "MODES_COLUMN", "RESULT_COLUMNS", "Membership", "Scorer", "result_schema"]
+__all__ = [
+    "MEMBER",
+    "MODES_COLUMN",
+    "RESULT_COLUMNS",
+    "Membership",
+    "Scorer",
+    "ScorerOfPairs",
+    "result_schema",
+]
 
 RESULT_COLUMNS = ("cluster", "clusters", "side", "score", "scores")
 MODES_COLUMN = "modes"
@@ -118,21 +126,26 @@ class Scorer:
 
     def compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The result columns of a batch that holds the key first, then the embeddings."""
-        found, usable, modes = self._scored(batch)
-        return self._columns(found, usable, modes)
+        return self._columns(*self._scored(batch))
 
     def _scored(
         self, batch: pa.RecordBatch
     ) -> tuple[Membership, NDArray[np.bool_], NDArray[np.float32] | None]:
-        vectors = [
-            decode(m.column, batch.column(m.column), m.width, directions=m.normalize, keys=batch.column(0))
-            for m in self.maps
-        ]
-        usable = np.logical_and.reduce([v.usable for v in vectors])
-        relative = np.zeros((batch.num_rows, len(self.clusters)), np.float32)
+        vectors = [_decoded(m, batch) for m in self.maps]
+        weights = [w for w, _ in self._weights]
+        products = [_products(m, v, w) for m, v, w in zip(self.maps, vectors, weights, strict=True)]
+        return self._found(products, np.logical_and.reduce([v.usable for v in vectors]))
+
+    def _found(
+        self, products: Sequence[NDArray[Any]], usable: NDArray[np.bool_]
+    ) -> tuple[Membership, NDArray[np.bool_], NDArray[np.float32] | None]:
+        """From the products of both embeddings' columns and weights, each shape (n, k_E)."""
+        relative = np.zeros((len(usable), len(self.clusters)), np.float32)
         modes = None
-        for end, v in enumerate(vectors):
-            parts = self._products(end, v, usable)
+        for end, product in enumerate(products):
+            with np.errstate(invalid="ignore", over="ignore"):
+                parts = product - self._weights[end][1]
+            parts[~usable] = 0
             at = [i for i, c in enumerate(self.clusters) if c.end == end]
             spread = np.array(
                 [2 * max(self.clusters[i].typical - self.clusters[i].threshold, 1e-12) for i in at]
@@ -142,14 +155,6 @@ class Scorer:
                 modes = parts[:, len(at) :] if modes is None else modes + parts[:, len(at) :]
         relative[~usable] = 0
         return Membership(relative), usable, modes
-
-    def _products(self, end: int, vectors: Vectors, usable: NDArray[np.bool_]) -> NDArray[Any]:
-        w, offset = self._weights[end]
-        with np.errstate(invalid="ignore", over="ignore"):  # rows that are not usable may hold anything
-            part = self.maps[end].project(vectors, w)
-            part -= offset
-        part[~usable] = 0
-        return part
 
     def _columns(
         self, found: Membership, usable: NDArray[np.bool_], modes: NDArray[np.float32] | None
@@ -187,6 +192,68 @@ class Scorer:
         absent[numbers - 1] = False
         mask = np.broadcast_to(absent, values.shape).ravel() if absent.any() else None
         return _lists(pa.array(values.ravel(), mask=mask), np.full(len(blank), width), blank)
+
+
+@dataclass(frozen=True)
+class ScorerOfPairs:
+    """Several scorers over the same rows; the columns of each embedding are computed once.
+
+    Parameters
+    ----------
+    scorers
+        One per pair of embeddings, of different prefixes.
+    """
+
+    scorers: Sequence[Scorer]
+
+    @property
+    def maps(self) -> list[FeatureMap]:
+        """Every embedding's feature map, once."""
+        return list({m.column: m for scorer in self.scorers for m in scorer.maps}.values())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The result columns of all."""
+        return pa.schema([f for scorer in self.scorers for f in scorer.schema])
+
+    @property
+    def token(self) -> str:
+        """Equal for scorers that give equal results for equal rows."""
+        text = " ".join(scorer.token for scorer in self.scorers)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def compute(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The result columns of a batch that holds the key first, then the embeddings."""
+        products: dict[tuple[int, str], NDArray[Any]] = {}
+        usable: dict[str, NDArray[np.bool_]] = {}
+        for m in self.maps:
+            vectors = _decoded(m, batch)
+            usable[m.column] = vectors.usable
+            weights = {
+                i: scorer._weights[[own.column for own in scorer.maps].index(m.column)][0]
+                for i, scorer in enumerate(self.scorers)
+                if m.column in {own.column for own in scorer.maps}
+            }
+            stacked = _products(m, vectors, np.concatenate(list(weights.values()), axis=1))
+            cuts = np.cumsum([w.shape[1] for w in weights.values()])[:-1]
+            for i, part in zip(weights, np.split(stacked, cuts, axis=1), strict=True):
+                products[i, m.column] = part
+        columns: list[pa.Array] = []
+        for i, scorer in enumerate(self.scorers):
+            names = [m.column for m in scorer.maps]
+            found = scorer._found([products[i, n] for n in names], usable[names[0]] & usable[names[1]])
+            columns += scorer._columns(*found).columns
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def _decoded(m: FeatureMap, batch: pa.RecordBatch) -> Vectors:
+    column = batch.column(m.column)
+    return decode(m.column, column, m.width, directions=m.normalize, keys=batch.column(0))
+
+
+def _products(m: FeatureMap, vectors: Vectors, weights: NDArray[Any]) -> NDArray[Any]:
+    with np.errstate(invalid="ignore", over="ignore"):  # rows that are not usable may hold anything
+        return m.project(vectors, weights)
 
 
 def _lists(values: pa.Array, lengths: NDArray[np.integer[Any]], blank: NDArray[np.bool_]) -> pa.Array:

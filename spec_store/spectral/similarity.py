@@ -35,20 +35,24 @@ def by_features(features: NDArray[np.float32]) -> Similarity:
 def by_gaussian(rows: NDArray[np.floating[Any]], sigma: float) -> Similarity:
     """The mean Gaussian kernel to 64 members at most, evenly spaced ones. Cost: O(n d) for each of them.
 
+    Rows in half precision are computed with in single precision.
+
     Features blur what is smaller than the distance of their landmarks: a small group that an embedding keeps
     together can look scattered by them.
     """
+
+    dtype = np.promote_types(rows.dtype, np.float32)
 
     def similarity(
         tested: NDArray[np.intp], described: NDArray[np.intp], groups: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         found = np.zeros((len(tested), groups.shape[1]), np.float32)
-        ranked = rows[tested]
+        ranked = rows[tested].astype(dtype, copy=False)
         for j in range(groups.shape[1]):
             members = described[groups[:, j]]
             if len(members):
                 some = members[:: -(-len(members) // _MOST_DESCRIBING)]
-                found[:, j] = gaussian_kernel(ranked, rows[some], sigma, dtype=rows.dtype.name).mean(axis=1)
+                found[:, j] = gaussian_kernel(ranked, rows[some], sigma, dtype=dtype.name).mean(axis=1)
         return found
 
     return similarity

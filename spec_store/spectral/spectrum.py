@@ -9,6 +9,7 @@ References
 .. [1] Jalali, Dibaei Nia, Farnia, "Towards an explainable comparison and alignment of feature
    embeddings", ICML 2025, arXiv 2506.06231.
 .. [2] Kornblith et al., "Similarity of neural network representations revisited", ICML 2019.
+.. [3] Song et al., "Feature selection via dependence maximization", JMLR 2012.
 """
 
 from __future__ import annotations
@@ -24,8 +25,18 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import InputError
 from .covariance import CovarianceAccumulator
+from .features import FeatureMap
 
-__all__ = ["Modes", "SecondMoment", "Spectrum", "linear_cka", "second_moment", "solve"]
+__all__ = [
+    "Modes",
+    "SecondMoment",
+    "Spectrum",
+    "centred_factor",
+    "linear_cka",
+    "second_moment",
+    "solve",
+    "unbiased_cka",
+]
 
 # Above this size only the leading modes are computed, by iteration. Up to it one BLAS thread computes: a
 # decomposition is a chain of small products, after each of which threads on busy cores wait for each other
@@ -116,6 +127,8 @@ class Spectrum:
         The spectral radius max |λ| of the uncentred and of the centred operator, whichever `ends` show.
     cka
         Linear CKA of the feature maps, centred: 1 where the kernels are proportional.
+    cka_unbiased
+        The same by unbiased estimates: 0 at chance level, whatever the number of rows.
     coverage
         Mean |φ(x)|² of each embedding, in (0, 1]. For an exact map 1; else 1 - coverage bounds every
         error of that embedding's eigenvalues.
@@ -131,6 +144,7 @@ class Spectrum:
     spec_diff: float
     spec_diff_centered: float
     cka: float
+    cka_unbiased: float
     coverage: tuple[float, float]
     rounding: float
 
@@ -145,19 +159,31 @@ class Spectrum:
         return np.asarray(features @ modes.weights - modes.offsets.sum(axis=0))
 
 
-def second_moment(acc: CovarianceAccumulator) -> SecondMoment:
+def second_moment(acc: CovarianceAccumulator, which: Sequence[int] | None = None) -> SecondMoment:
     """Whiten an accumulator's raw moments.
 
-    Cost: O(P² L) for the whitening of a map with L columns.
+    Parameters
+    ----------
+    which
+        Positions of the embeddings wanted, in this order; None is all.
+
+    Notes
+    -----
+    Cost: O(P² L) for the whitening of a map with L columns, P the wanted embeddings' columns.
     """
-    raw = acc.second_moment()
-    whitenings = [m.whitening() for m in acc.maps]
-    ends = np.cumsum([0, *(m.n_features for m in acc.maps)])
-    sides = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
-    tolerance = float(max(np.finfo(m.dtype).eps for m in acc.maps))
+    raw = acc.second_moment(which)
+    maps = [acc.maps[i] for i in (range(len(acc.maps)) if which is None else which)]
+    whitenings = [m.whitening() for m in maps]
+    sides = _consecutive([m.n_features for m in maps])
+    tolerance = float(max(np.finfo(m.dtype).eps for m in maps))
     noise, relative = _rounding_noise(raw.matrix, whitenings, tolerance)
-    mean, matrix = _whiten(raw.mean, raw.matrix, acc.slices, whitenings)
+    mean, matrix = _whiten(raw.mean, raw.matrix, _consecutive([m.n_columns for m in maps]), whitenings)
     return SecondMoment(raw.n_rows, mean, matrix, sides, tolerance, noise, relative)
+
+
+def _consecutive(lengths: Sequence[int]) -> tuple[slice, ...]:
+    ends = np.cumsum([0, *lengths])
+    return tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(ends))
 
 
 def _rounding_noise(
@@ -198,11 +224,20 @@ def _whiten(
     return mean, (matrix + matrix.T) / 2
 
 
-def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, center: bool = True) -> Spectrum:
-    """Both ends of the kernel difference of the first two embeddings of `acc`.
+def solve(
+    acc: CovarianceAccumulator,
+    *,
+    pair: tuple[int, int] | None = None,
+    modes: int = 10,
+    eta: float = 1.0,
+    center: bool = True,
+) -> Spectrum:
+    """Both ends of the kernel difference of two embeddings of `acc`.
 
     Parameters
     ----------
+    pair
+        Their positions among the state's embeddings; None is (0, 1) for a state of two.
     modes
         Leading modes wanted at each end; fewer where the difference has fewer.
     eta
@@ -214,26 +249,34 @@ def solve(acc: CovarianceAccumulator, *, modes: int = 10, eta: float = 1.0, cent
     Raises
     ------
     InputError
-        Fewer rows than modes, or not two embeddings.
+        Fewer rows than modes, or no such pair of embeddings.
 
     Notes
     -----
     Cost: O(p³) for p features in all: a pivoted Cholesky factor, then a full eigendecomposition whatever the
     number of modes. Above p = 1,500 the leading modes come from an iterative solver.
     """
-    if len(acc.maps) != 2:
-        raise InputError(f"solve compares two embeddings, the state holds {len(acc.maps)}.")
+    if pair is None:
+        if len(acc.maps) != 2:
+            raise InputError(
+                f"solve compares two embeddings, the state holds {len(acc.maps)}: give a pair of them."
+            )
+        pair = (0, 1)
+    if pair[0] == pair[1] or not all(0 <= i < len(acc.maps) for i in pair):
+        raise InputError(f"pair is {pair}; expected two positions among {len(acc.maps)} embeddings.")
     if acc.n_rows < max(modes, 2):
         raise InputError(
             f"{acc.n_rows} usable rows can't carry {modes} modes: give more rows, or fewer --modes."
         )
-    with threadpool_limits(1 if acc.n_columns <= _LARGEST_DENSE else None, user_api="blas"):
-        return _solved(acc, modes, eta, center)
+    n_columns = sum(acc.maps[i].n_columns for i in pair)
+    with threadpool_limits(1 if n_columns <= _LARGEST_DENSE else None, user_api="blas"):
+        moment = second_moment(acc, pair)
+        return _solved(moment, _coverage([acc.maps[i] for i in pair], moment), modes, eta, center)
 
 
-def _solved(acc: CovarianceAccumulator, modes: int, eta: float, center: bool) -> Spectrum:
-    moment = second_moment(acc)
-    coverage = _coverage(acc, moment)
+def _solved(
+    moment: SecondMoment, coverage: tuple[float, float], modes: int, eta: float, center: bool
+) -> Spectrum:
     signs = _signs(moment, eta)
     plain = _factor(moment)
     centred = plain[:, :-1]
@@ -246,7 +289,7 @@ def _solved(acc: CovarianceAccumulator, modes: int, eta: float, center: bool) ->
         for order in _leading(values, modes, rounding)
     ]
     return Spectrum(
-        n_rows=acc.n_rows,
+        n_rows=moment.n_rows,
         eta=eta,
         centered=center,
         sides=moment.sides,
@@ -254,22 +297,23 @@ def _solved(acc: CovarianceAccumulator, modes: int, eta: float, center: bool) ->
         spec_diff=radii[False],
         spec_diff_centered=radii[True],
         cka=linear_cka(moment),
-        coverage=(coverage[0], coverage[1]),
+        cka_unbiased=unbiased_cka(moment),
+        coverage=coverage,
         rounding=rounding,
     )
 
 
-def _coverage(acc: CovarianceAccumulator, moment: SecondMoment) -> list[float]:
+def _coverage(maps: Sequence[FeatureMap], moment: SecondMoment) -> tuple[float, float]:
     """Mean |φ(x)|² of each embedding. Raises InputError where it is not a number up to 1, rounding aside."""
     found = [float(np.trace(moment.matrix[s, s])) for s in moment.sides]
-    for m, coverage in zip(acc.maps, found, strict=True):
+    for m, coverage in zip(maps, found, strict=True):
         if not coverage <= 1 + _COVERAGE_ROUNDING:
             raise InputError(
                 f"The features of column {m.column!r} cover {coverage:.4g} of its kernel, which can be 1 at"
                 f" most: {m.dtype} does not hold these vectors' kernel. Use --precision float64, or drop"
                 " --no-normalize and rows of extreme length."
             )
-    return found
+    return found[0], found[1]
 
 
 def linear_cka(moment: SecondMoment) -> float:
@@ -278,6 +322,37 @@ def linear_cka(moment: SecondMoment) -> float:
     c = moment.matrix - np.outer(moment.mean, moment.mean)
     scale = np.linalg.norm(c[a, a]) * np.linalg.norm(c[b, b])
     return float(np.linalg.norm(c[a, b]) ** 2 / scale) if scale > 0 else float("nan")
+
+
+def unbiased_cka(moment: SecondMoment) -> float:
+    """CKA by unbiased estimates of its three terms, about 0 for independent embeddings [3]_.
+
+    The raw value of independent embeddings grows with their widths over the number of rows. A kernel's
+    diagonal is left out of every term; it is taken to be constant, which it is but for the error of feature
+    maps. NaN where an embedding is constant, or of fewer than four rows.
+    """
+    if moment.n_rows < 4:
+        return float("nan")
+    a, b = moment.sides
+    own = _unbiased_hsic(moment, a, a) * _unbiased_hsic(moment, b, b)
+    return float(_unbiased_hsic(moment, a, b) / np.sqrt(own)) if own > 0 else float("nan")
+
+
+def _unbiased_hsic(moment: SecondMoment, a: slice, b: slice) -> float:
+    """n² times the estimate of Song et al. from moments of features, K̃ and L̃ without their diagonals:
+    (tr K̃L̃ + 1ᵀK̃1 1ᵀL̃1 / (n-1)(n-2) - 2/(n-2) 1ᵀK̃L̃1) / (1 - 3/n)."""
+    n = float(moment.n_rows)
+    c, mean = moment.matrix, moment.mean
+    diagonals = [float(np.trace(c[s, s])) for s in (a, b)]
+    sums = [n * n * float(mean[s] @ mean[s]) - n * d for s, d in zip((a, b), diagonals, strict=True)]
+    traces = n * n * float(np.sum(c[a, b] ** 2)) - n * diagonals[0] * diagonals[1]
+    # 1ᵀK̃L̃1 of K̃ = K - k I and L̃ = L - l I.
+    both = n**3 * float(mean[a] @ c[a, b] @ mean[b]) - n * n * (
+        diagonals[1] * float(mean[a] @ mean[a]) + diagonals[0] * float(mean[b] @ mean[b])
+    )
+    both += n * diagonals[0] * diagonals[1]
+    total = traces + sums[0] * sums[1] / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
+    return total / (1 - 3 / n)
 
 
 def _signs(moment: SecondMoment, eta: float) -> NDArray[np.float64]:
@@ -303,6 +378,11 @@ def _factor(moment: SecondMoment) -> NDArray[np.float64]:
     f[pivots - 1, :-1] = np.tril(packed[:, :rank])
     f[:, -1] = moment.mean
     return f
+
+
+def centred_factor(moment: SecondMoment) -> NDArray[np.float64]:
+    """F with C - μμᵀ = F Fᵀ up to rounding, shape (p, q), q its numerical rank."""
+    return _factor(moment)[:, :-1]
 
 
 def _eigenpairs(

@@ -13,7 +13,7 @@ from ..connector import Source
 from ..describe import Value, Word
 from ..errors import ColumnClashError, InputError, SpecStoreError
 from ..runs.clusters import ClusterRecord
-from ..runs.records import AlignmentRecord, ComparisonRecord
+from ..runs.records import AlignmentRecord, ComparisonRecord, publication_of
 from ..runs.registry import Registry
 from ..runs.values import OverRepresented, WordShare
 from .passes import ClusterTally, tally_columns
@@ -43,7 +43,9 @@ class Results:
     def hold(self, run_id: str, written: Collection[str], *, finished: bool) -> bool:
         """Whether the table holds what this run wrote, as far as its columns tell."""
         if self.by_run:
-            return run_id in self.by_run
+            named = publication_of(run_id)
+            own = self.by_run.get(named)
+            return own is not None and (named == run_id or set(written) <= set(own))
         return finished and bool(written) and self.names >= set(written)
 
 
@@ -128,7 +130,7 @@ def find_comparison(source: Source, *, prefix: str | None = None) -> ComparisonR
         )
     rows = registry.rows()
     results = result_columns(source)
-    unknown = sorted(set(results.by_run) - {row["run_id"] for row in rows})
+    unknown = sorted(set(results.by_run) - {publication_of(row["run_id"]) for row in rows})
     if unknown:
         raise InputError(
             f"Columns of {source.describe()} name run {unknown[0]}, which {source.location} has no record of:"
@@ -167,12 +169,11 @@ def check_own(source: Source, names: Collection[str], columns: tuple[str, str], 
 def _held_ids(registry: Registry, source: Source) -> list[str]:
     """Ids of the runs whose results the source holds; of several over the same columns all, newest first."""
     results = result_columns(source)
-    if results.by_run:
-        return list(results.by_run)
+    rows = registry.rows(("run_id", "table", "written", "finished"))
     return [
         row["run_id"]
-        for row in registry.rows()
-        if row["table"] == source.table
+        for row in rows
+        if (results.by_run or row["table"] == source.table)
         and results.hold(row["run_id"], row["written"] or (), finished=row["finished"] is not False)
     ]
 

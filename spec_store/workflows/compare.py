@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from ..bars import shown
-from ..connector import Source, find_field
-from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..errors import InputError
 from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
-from ..progress import Progress, ProgressOption, timed
-from ..runs.records import ComparisonRecord
-from ..spectral.bandwidth import Bandwidths
-from ..spectral.covariance import CovarianceAccumulator
-from ..spectral.scoring import Scorer, result_schema
-from ..spectral.spectrum import Spectrum, solve
+from ..progress import ProgressOption
+from ..spectral.scoring import result_schema
 from ..stores.locate import Destination, open_columns, open_data
-from ..stores.streaming import usable_cores
 from ..stores.tables import Database, TableLike
-from ..stores.vectors import is_vector, vector_width
 from ..stores.view import keyed
+from .basis import gather
+from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place
-from .listing import Described, Earlier, described_columns, earlier_run, list_clusters
-from .passes import accumulate
-from .sampling import draw_sample, evaluated_rows, fit_maps, identified, map_error
+from .listing import Earlier, described_columns, earlier_run
+from .solving import Question, compared, given_maps
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["compare"]
-
-_DEFAULT_MODES = 40
-# Of each end, in the column of modes.
-_WRITTEN_MODES = 10
 
 
 def compare(
@@ -103,7 +90,7 @@ def compare(
         options = CompareOptions.from_keywords(fields)
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
-    asked = _two_columns(columns)
+    asked = embedding_names(columns, two=True)
     if table is None or isinstance(table, str):
         opened = open_columns(
             asked, table=table, db=db, version=version, key=options.key, on_missing=options.on_missing
@@ -113,150 +100,18 @@ def compare(
             results = table
     else:
         source, names = keyed(open_data(table), options.key), asked
-    pair = _two_columns(names)
+    pair = names[0], names[1]
     destination = Destination.of(results, out, db)
-    if write or destination is not None:
-        prefix = options.prefix or default_prefix(pair)
-        check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
-    n_rows = _check(source, pair, options)
-    with shown(progress) as update:
-        run = _solved(source, pair, options, n_rows, destination, update)
-        return run.write(progress=update) if write else run
-
-
-def _solved(
-    source: Source,
-    pair: tuple[str, str],
-    options: CompareOptions,
-    n_rows: int,
-    destination: Destination | None,
-    progress: Progress,
-) -> Comparison:
-    """Sample, pass 1 and solve. The sample's memory is free again when pass 2 begins."""
     prefix = options.prefix or default_prefix(pair)
-    seconds: dict[str, float] = {}
+    if write or destination is not None:
+        check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
+    n_rows = check_rows(source, pair, options)
     earlier = earlier_run(source, pair, prefix) if destination is None else Earlier(None, ())
     described = described_columns(source, pair) if options.describe else ()
-    with timed(seconds, "sample"):
-        rows = identified(source, options.where)
-        sample = draw_sample(rows.source, pair, options, others=(*earlier.columns, *described))
-        fitted = fit_maps(sample, options)
-        maps, bandwidths = fitted.maps, fitted.bandwidths
-        error = map_error(sample, maps, bandwidths, options.eta)
-    progress("covariance", 0, n_rows)
-    with timed(seconds, "covariance"):
-        state = accumulate(
-            rows.source,
-            maps,
-            where=options.where,
-            batch_rows=options.batch_rows,
-            threads=options.threads,
-            progress=lambda rows: progress("covariance", rows, n_rows),
-        )
-    _check_invalid(source, state, options)
-    with timed(seconds, "solve"):
-        modes = options.modes or min(_DEFAULT_MODES, state.n_rows)
-        spectrum = solve(state, modes=modes, eta=options.eta, center=options.center)
-    with timed(seconds, "clusters"):
-        evaluated = evaluated_rows(sample, maps, spectrum, bandwidths)
-        listing = list_clusters(
-            evaluated,
-            sample.others,
-            earlier,
-            pair,
-            prefix,
-            eta=options.eta,
-            seed=options.seed,
-            threads=options.threads or usable_cores(),
-        )
-    scorer = Scorer(
-        maps, listing.clusters, prefix, spectrum.leading(_WRITTEN_MODES) if options.write_modes else None
-    )
-    sigmas = bandwidths.values if bandwidths else (None, None)
-    ends = zip(pair, spectrum.ends, strict=True)
-    record = ComparisonRecord(
-        table=source.table if destination is None else destination.table,
-        columns=pair,
-        prefix=prefix,
-        source_version=source.version,
-        n_rows=spectrum.n_rows,
-        n_skipped=state.invalid.n_rows,
-        options=options.to_json(),
-        seconds=seconds,
-        warnings=(*source.notes, *rows.warnings, *_warnings(options, bandwidths, spectrum)),
-        bandwidth=dict(zip(pair, sigmas, strict=True)),
-        coverage=dict(zip(pair, spectrum.coverage, strict=True)),
-        map_error=error,
-        spec_diff=spectrum.spec_diff,
-        spec_diff_centered=spectrum.spec_diff_centered,
-        cka=None if math.isnan(spectrum.cka) else spectrum.cka,
-        eigenvalues={c: [float(v) for v in end.eigenvalues] for c, end in ends},
-        **listing.fields,
-    )
-    return Comparison(
-        source=source,
-        options=options,
-        spectrum=spectrum,
-        clusters_found=listing.clusters,
-        scorer=scorer,
-        state=state,
-        bandwidths=bandwidths,
-        record=record,
-        described=Described.of(source, pair, sample.others, options.seed) if options.describe else None,
-        destination=destination,
-    )
-
-
-def _two_columns(columns: Sequence[str]) -> tuple[str, str]:
-    wrong = [c for c in ([] if isinstance(columns, str) else columns) if not isinstance(c, str)]
-    if wrong:
-        raise InputError(
-            f"Columns are named; a {type(wrong[0]).__name__} was given. Arrays are given by name:"
-            ' compare({"clip": a, "dino": b}, ["clip", "dino"]).'
-        )
-    if isinstance(columns, str) or len(columns) != 2:
-        raise InputError(f"Two embedding columns are compared; {columns!r} was given.")
-    if columns[0] == columns[1]:
-        raise InputError(f"Column {columns[0]!r} is given twice: a column does not differ from itself.")
-    return columns[0], columns[1]
-
-
-def _check(source: Source, columns: tuple[str, str], options: CompareOptions) -> int:
-    """Refuse what can be refused before any pass; the number of rows to be compared."""
-    for c in columns:
-        kind = find_field(source, c).type
-        if not is_vector(kind) or pa.types.is_fixed_size_list(kind):
-            vector_width(c, kind)
-    n_rows = source.count(options.where)
-    if n_rows == 0 and options.where is not None:
-        raise FilterError(f"No row of {source.describe()} matches {options.where!r}.")
-    if n_rows == 0:
-        raise InputError(f"{sentence(source.describe())} is empty: there is nothing to compare.")
-    needed = options.fewest_rows
-    if n_rows < needed:
-        raise InputError(
-            f"{sentence(source.describe())} has {n_rows} rows to compare, fewer than the {options.modes}"
-            " modes asked for. Give more rows, or fewer --modes."
-            if n_rows > 1
-            else f"{sentence(source.describe())} has one row: a comparison needs at least {needed}."
-        )
-    return n_rows
-
-
-def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:
-    if state.invalid.n_rows and not options.skip_invalid:
-        raise InvalidVectorsError(
-            f"{state.invalid.n_rows:,} rows of {source.describe()} can't be compared:"
-            f" {state.invalid.describe()}. Repair them, or skip them with --skip-invalid"
-            " (skip_invalid=True): their result columns are then null."
-        )
-
-
-def _warnings(options: CompareOptions, bandwidths: Bandwidths | None, spectrum: Spectrum) -> list[str]:
-    messages = bandwidths.warnings() if bandwidths else []
-    if options.precision == "float32" and spectrum.spec_diff < 10 * spectrum.rounding:
-        messages.append(
-            f"the embeddings hardly differ: float32 can't tell eigenvalues under {spectrum.rounding:.1g} from"
-            " rounding. Use --precision float64 for smaller ones."
-        )
-    return messages
+    others = [*earlier.columns, *described]
+    references = tuple(asked) if isinstance(table, str) or table is None else ()
+    maps = given_maps(source, pair, options)
+    with shown(progress) as update:
+        basis = gather(source, pair, references, options, n_rows, update, others=others, maps=maps)
+        run = compared(basis, Question(pair, options, earlier, destination=destination))
+        return run.write(progress=update) if write else run

@@ -22,7 +22,6 @@ from ..options import CompareOptions
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
 from ..runs.registry import LARGEST_STATE, Registry, cluster_table
-from ..spectral.bandwidth import Bandwidths
 from ..spectral.clusters import Cluster
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer
@@ -30,11 +29,16 @@ from ..spectral.spectrum import Spectrum
 from ..stores.locate import Database, Destination
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
+from .kept import save_rules, save_sample
 from .listing import Described
 from .notebook import comparison_html
 from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
+from .sampling import Sample
 
-__all__ = ["Comparison", "check_place"]
+__all__ = ["RULES", "SAMPLE", "Comparison", "check_place", "keep_sample", "stored_state"]
+
+RULES = "rules"
+SAMPLE = "sample"
 
 _NOT_RECORDED = (
     "the run is not recorded, since the results are not in a database with a registry: this output is all"
@@ -56,6 +60,8 @@ class Comparison:
         By size times gap, the largest first.
     state
         The covariance state: the sufficient statistic of the comparison.
+    sample
+        Sampled rows, on which its clusters were found.
     record
         All figures as plain values: what ``compare --json`` prints and the registry keeps.
     described
@@ -70,7 +76,7 @@ class Comparison:
     clusters_found: tuple[Cluster, ...]
     scorer: Scorer
     state: CovarianceAccumulator
-    bandwidths: Bandwidths | None
+    sample: Sample
     record: ComparisonRecord
     described: Described | None = None
     destination: Destination | None = None
@@ -231,6 +237,7 @@ class Comparison:
         names = (self.source.key, *schema.names) if self.destination else tuple(schema.names)
         state = self._stored_state()
         if registry is not None:
+            self.keep(registry)
             registry.start(replace(self.record, written=names), state)
         progress("write", 0, self._n_all)
         seconds: dict[str, float] = {}
@@ -267,6 +274,18 @@ class Comparison:
             published = self.source.annotate(annotation)
         latest = self.source.latest()
         return published, tally_columns(latest, self.prefix, self._tally(), where=self.options.where)
+
+    def annotated(self, published: Published, seconds: Mapping[str, float]) -> Comparison:
+        """This comparison once its result columns are published, with others' or alone: members counted."""
+        latest = self.source.latest()
+        tally = tally_columns(latest, self.prefix, self._tally(), where=self.options.where)
+        return self._counted(
+            dict(seconds),
+            tally,
+            written=tuple(self.scorer.schema.names),
+            written_version=published.version,
+            warnings=(*self.record.warnings, *published.notes),
+        )
 
     def _create(self, destination: Destination, progress: Progress) -> tuple[Published, ClusterTally]:
         tally = self._tally()
@@ -321,9 +340,27 @@ class Comparison:
     def _with(self, seconds: dict[str, float], **changes: Any) -> Comparison:
         return replace(self, record=self.record.with_stage(seconds, **changes))
 
+    def keep(self, registry: Registry) -> None:
+        """Store what later questions to the recorded run need beside its state: sample and rules."""
+        registry.put_artifact(self.run_id, RULES, save_rules(self.clusters_found, self.scorer.maps))
+        if self.record.state_run is None and self.options.keep_sample:
+            keep_sample(registry, self.run_id, self.sample, self.options.seed)
+
     def _stored_state(self) -> bytes | None:
-        size = 8 * self.state.n_columns**2 // 2
-        return self.state.to_bytes() if size <= LARGEST_STATE else None
+        return stored_state(self.state) if self.record.state_run is None else None
+
+
+def stored_state(state: CovarianceAccumulator) -> bytes | None:
+    """A state as a registry holds it; None for one that is too large."""
+    size = 8 * state.n_columns**2 // 2
+    return state.to_bytes() if size <= LARGEST_STATE else None
+
+
+def keep_sample(registry: Registry, run_id: str, sample: Sample, seed: int) -> None:
+    """Store a sample with its run; not one that is too large."""
+    data = save_sample(sample, seed)
+    if data is not None:
+        registry.put_artifact(run_id, SAMPLE, data)
 
 
 def check_place(

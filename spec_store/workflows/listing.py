@@ -20,7 +20,15 @@ from ..spectral.clusters import Cluster, Found, Recorded, find_clusters
 from ..spectral.views import OtherView, views_of_others
 from .annotated import held_comparisons
 
-__all__ = ["Described", "Earlier", "Listing", "described_columns", "earlier_run", "list_clusters"]
+__all__ = [
+    "Described",
+    "Earlier",
+    "Listing",
+    "described_columns",
+    "earlier_run",
+    "list_clusters",
+    "members_in_columns",
+]
 
 # Rows of the sample that decide how a column is described.
 _DESCRIBED_ROWS = 10_000
@@ -49,14 +57,14 @@ def earlier_run(source: Source, pair: tuple[str, str], prefix: str) -> Earlier:
     return Earlier(None, ())
 
 
-def described_columns(source: Source, pair: tuple[str, str]) -> tuple[str, ...]:
+def described_columns(source: Source, embeddings: Sequence[str]) -> tuple[str, ...]:
     """The columns that may be described."""
-    return candidates(source.schema, skip=_not_described(source, pair))[0]
+    return candidates(source.schema, skip=_not_described(source, embeddings))[0]
 
 
-def _not_described(source: Source, pair: tuple[str, str]) -> set[str]:
+def _not_described(source: Source, embeddings: Sequence[str]) -> set[str]:
     own = {f.name for f in source.schema if is_own_result(pa.schema([f]))}
-    return own | {source.key, *pair}
+    return own | {source.key, *embeddings}
 
 
 @dataclass(frozen=True)
@@ -65,24 +73,28 @@ class Described:
 
     Attributes
     ----------
+    embeddings
+        The columns that are compared.
     sample
         Sampled rows of the columns that may be described.
     """
 
     source: Source
-    pair: tuple[str, str]
+    embeddings: tuple[str, ...]
     sample: pa.Table
     seed: int
 
     @classmethod
-    def of(cls, source: Source, pair: tuple[str, str], others: pa.Table, seed: int) -> Described:
-        """From what was read with the sample."""
-        names = list(described_columns(source, pair))
-        return cls(source, pair, others.select(names).slice(0, _DESCRIBED_ROWS), seed)
+    def of(cls, source: Source, embeddings: tuple[str, ...], others: pa.Table, seed: int) -> Described:
+        """From what was read with the sample, or as much of it as was kept."""
+        names = [n for n in described_columns(source, embeddings) if n in others.column_names]
+        return cls(source, embeddings, others.select(names).slice(0, _DESCRIBED_ROWS), seed)
 
     def describer(self, numbers: Sequence[int]) -> Describer:
         """Counts for one pass."""
-        skip = _not_described(self.source, self.pair)
+        known = set(self.sample.column_names)
+        lost = [n for n in described_columns(self.source, self.embeddings) if n not in known]
+        skip = _not_described(self.source, self.embeddings) | set(lost)
         return Describer(self.source.schema, self.sample, numbers, skip=skip, seed=self.seed)
 
 
@@ -104,8 +116,8 @@ class Listing:
 
 def list_clusters(
     rows: SampledRows,
-    others: pa.Table,
-    earlier: Earlier,
+    recorded: Sequence[Recorded],
+    run: ComparisonRecord | None,
     pair: tuple[str, str],
     prefix: str,
     *,
@@ -119,11 +131,12 @@ def list_clusters(
     ----------
     rows
         The first rows of the sample.
-    others
-        What the sample's other columns hold, among them those of `earlier`.
+    recorded
+        The clusters of the run before, by their members among all sampled rows.
+    run
+        That run, whose numbers are kept; None for none.
     """
-    run = earlier.run
-    recorded = _recorded(others, earlier, pair, len(rows)) if run else []
+    recorded = [Recorded(r.number, r.end, r.members[: len(rows)]) for r in recorded]
     first = run.next_number if run else 1
     found = find_clusters(rows, seed=seed, recorded=recorded, first_number=first, threads=threads)
     clusters = found.clusters
@@ -152,10 +165,12 @@ def list_clusters(
     )
 
 
-def _recorded(others: pa.Table, earlier: Earlier, pair: tuple[str, str], n_rows: int) -> list[Recorded]:
-    """The earlier run's clusters, by their members among the sampled rows."""
-    assert earlier.run is not None
-    lists = others.column(earlier.columns[0]).slice(0, n_rows).combine_chunks()
+def members_in_columns(others: pa.Table, earlier: Earlier, pair: tuple[str, str]) -> list[Recorded]:
+    """The earlier run's clusters, by their members among the sampled rows as its result columns tell."""
+    if earlier.run is None or not earlier.columns:
+        return []
+    n_rows = len(others)
+    lists = others.column(earlier.columns[0]).combine_chunks()
     of_row = np.repeat(np.arange(n_rows), lists.value_lengths().fill_null(0).to_numpy())
     numbers = lists.flatten().to_numpy()
     found = []

@@ -168,7 +168,8 @@ def list_runs(
     -------
     The registry's rows and ``status``: "current" where the table holds what the run wrote, "replaced" where
     another run wrote the same columns since, "removed" where they are gone (undone, restored, overwritten),
-    "unfinished" where the run ended before it published any, and "no table".
+    "unfinished" where the run ended before it published any, "recorded" where it was to publish none, and
+    "no table".
 
     Raises
     ------
@@ -198,7 +199,10 @@ def list_runs(
         place = row["table"], row["prefix"]
         status = _status(row, results.get(row["table"]), newest=place not in seen)
         seen |= {place} if status == "current" else set()
-        moved = here is not None and row["run_id"] in here.by_run
+        written, finished = row["written"] or (), row["finished"] is not False
+        moved = (
+            here is not None and bool(here.by_run) and here.hold(row["run_id"], written, finished=finished)
+        )
         if moved or table in (None, row["table"]):
             found.append({**row, "status": "current" if moved else status})
     return pa.Table.from_pylist(found, schema=pa.schema(fields))
@@ -216,6 +220,8 @@ _STATUS_FIELDS = ("run_id", "table", "prefix", "written", "finished")
 
 def _status(row: dict[str, Any], results: Results | None, *, newest: bool) -> str:
     written, finished = row["written"] or (), row["finished"] is not False
+    if finished and not written:
+        return "recorded"
     if results is None:
         return "no table"
     if newest and results.hold(row["run_id"], written, finished=finished):

@@ -42,7 +42,10 @@ __all__ = [
     "fit_maps",
     "identified",
     "map_error",
+    "normalizes",
+    "pairwise_rows",
     "sample_features",
+    "single",
 ]
 
 # Pairwise work on the sample is done on this many of its rows.
@@ -53,6 +56,8 @@ _LANDMARK_ROWS = 10_000
 _EXACT_ROWS = 2000
 # Features in all that clusters are judged on.
 _LARGEST_EVALUATED = 40_000_000
+# Bytes up to which a sample is kept in single precision.
+_LARGEST_SINGLE = 16 << 20
 # Rows of it that are brought to features at once.
 _CHUNK_ROWS = 2048
 
@@ -71,19 +76,40 @@ class Sample:
         Positions of the rows on which pairwise work is done, shape (≤ 2,000,).
     others
         What other columns hold in these rows.
+    keys
+        The row keys by which they were sampled.
     """
 
     columns: tuple[str, ...]
     rows: tuple[NDArray[np.floating[Any]], ...]
     pairwise: NDArray[np.intp]
     others: pa.Table
+    keys: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.rows[0])
+
+    def of(self, columns: Sequence[str]) -> Sample:
+        """The same rows of some of the embeddings."""
+        rows = tuple(self.rows[self.columns.index(c)] for c in columns)
+        return Sample(tuple(columns), rows, self.pairwise, self.others, self.keys)
+
+    def stored(self, options: CompareOptions) -> Sample:
+        """As it is kept with a run: on it clusters are found, then and when the run is asked again.
+
+        A large sample of unit vectors is kept in half precision, which moves a kernel value by 1e-4.
+        """
+        size = sum(x.size for x in self.rows) * np.dtype(np.float32).itemsize
+        halved = size > _LARGEST_SINGLE and normalizes(options) and options.precision == "float32"
+        rows = tuple(x.astype(np.float16) if halved else x.astype(np.float32, copy=False) for x in self.rows)
+        return Sample(self.columns, rows, self.pairwise, self.others, self.keys)
 
     @cached_property
     def kernels(self) -> dict[str, SampledKernel]:
         """By column, the Gaussian kernel of the pairwise rows, at any bandwidth."""
         with threadpool_limits(1, user_api="blas"):
             found = ordered_map(
-                lambda x: SampledKernel(x[self.pairwise]),
+                lambda x: SampledKernel(single(x[self.pairwise])),
                 self.rows,
                 workers=min(len(self.rows), usable_cores()),
             )
@@ -132,7 +158,7 @@ def draw_sample(
     """
     names = tuple(dict.fromkeys((*columns, *others)))
     table = source.sample(options.sample_rows, seed=options.seed, columns=names, where=options.where)
-    kept = []
+    kept, kept_keys = [], []
     directions = normalizes(options)
     widths = {c: vector_width(c, find_field(source, c).type, _first_vector(table.column(c))) for c in columns}
     rows = [np.empty((len(table), widths[c]), options.precision) for c in columns]
@@ -148,6 +174,7 @@ def draw_sample(
             chosen = (v.normalized if directions else v.chosen)(usable, options.precision)
             held[n_usable : n_usable + len(usable)] = chosen
         kept.append(batch.select(list(others)).take(pa.array(usable)))
+        kept_keys.append(keys.take(pa.array(usable)))
         n_usable += len(usable)
     if n_usable < 2:
         raise InvalidVectorsError(
@@ -156,11 +183,20 @@ def draw_sample(
         )
     del table, batch, keys, vectors, v, chosen  # pass 1 comes on top of what is still held here
     release_memory()
-    rng = np.random.default_rng(options.seed)
-    pairwise = np.sort(rng.permutation(n_usable)[:_PAIRWISE_ROWS])
     schema = pa.schema([find_field(source, name) for name in others])
     held_others = pa.Table.from_batches(kept) if kept else schema.empty_table()
-    return Sample(columns, tuple(held[:n_usable] for held in rows), pairwise, held_others)
+    return Sample(
+        columns,
+        tuple(held[:n_usable] for held in rows),
+        pairwise_rows(n_usable, options.seed),
+        held_others,
+        pa.concat_arrays(kept_keys),
+    )
+
+
+def pairwise_rows(n: int, seed: int) -> NDArray[np.intp]:
+    """Positions of the sampled rows, n in all, on which pairwise work is done, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:_PAIRWISE_ROWS])
 
 
 def _first_vector(column: pa.ChunkedArray) -> pa.Array:
@@ -226,14 +262,17 @@ def sample_features(sample: Sample, maps: Sequence[FeatureMap]) -> NDArray[np.fl
     for start in range(0, len(found), _CHUNK_ROWS):
         chunk = slice(start, start + _CHUNK_ROWS)
         found[chunk] = np.concatenate(
-            [m.features(x[chunk]) for m, x in zip(maps, sample.rows, strict=True)], axis=1
+            [m.features(single(x[chunk])) for m, x in zip(maps, sample.rows, strict=True)], axis=1
         )
     return found
 
 
-def evaluated_rows(
-    sample: Sample, maps: Sequence[FeatureMap], spectrum: Spectrum, bandwidths: Bandwidths | None
-) -> SampledRows:
+def single(rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Rows to compute with: those kept in half precision in single precision."""
+    return rows.astype(np.float32) if rows.dtype == np.float16 else rows
+
+
+def evaluated_rows(sample: Sample, maps: Sequence[FeatureMap], spectrum: Spectrum) -> SampledRows:
     """What clusters are proposed and judged on: the sample, or as many of its rows as memory allows.
 
     Candidates are judged by the features' kernel, and what is listed by the kernel itself; of a small sample
@@ -245,20 +284,22 @@ def evaluated_rows(
     scores = [np.empty((n, len(end.eigenvalues)), np.float32) for end in spectrum.ends]
     for start in range(0, n, _CHUNK_ROWS):
         chunk = slice(start, min(start + _CHUNK_ROWS, n))
-        both = [m.features(x[chunk]) for m, x in zip(maps, sample.rows, strict=True)]
+        both = [m.features(single(x[chunk])) for m, x in zip(maps, sample.rows, strict=True)]
         stacked = np.concatenate(both, axis=1)
         for held, phi in zip(features, both, strict=True):
             held[chunk] = phi
         for end, found in enumerate(scores):
             found[chunk] = spectrum.scores(end, stacked)
     kernels = features
-    if bandwidths is None:
+    sigmas = [m.sigma for m in maps]
+    gaussian = [(x[:n], s) for x, s in zip(sample.rows, sigmas, strict=True) if s is not None]
+    if not gaussian:
         kernels = [_shifted(f) for f in features]
     elif n <= _EXACT_ROWS:
-        kernels = [_exact_factor(x[:n], s) for x, s in zip(sample.rows, bandwidths.values, strict=True)]
+        kernels = [_exact_factor(x, s) for x, s in gaussian]
     exact = [by_features(k) for k in kernels]
-    if bandwidths is not None and n > _EXACT_ROWS:
-        exact = [by_gaussian(x[:n], s) for x, s in zip(sample.rows, bandwidths.values, strict=True)]
+    if gaussian and n > _EXACT_ROWS:
+        exact = [by_gaussian(x, s) for x, s in gaussian]
     first, second = spectrum.ends
     return SampledRows(
         (features[0], features[1]),
@@ -282,20 +323,20 @@ def _exact_factor(rows: NDArray[np.floating[Any]], sigma: float) -> NDArray[np.f
     return np.asarray(np.linalg.cholesky(kernel), np.float32)
 
 
-def map_error(sample: Sample, maps: Sequence[FeatureMap], bandwidths: Bandwidths | None, eta: float) -> float:
+def map_error(sample: Sample, maps: Sequence[FeatureMap], eta: float) -> float:
     """How far the feature maps may shift an eigenvalue: the spectral norm of their error on the sample.
 
     With E = (K_A - Φ_A Φ_Aᵀ) - η (K_B - Φ_B Φ_Bᵀ) over n sampled rows, no eigenvalue of the sampled
     difference moves by more than |E|/n (Weyl). Zero for exact maps.
     """
-    if bandwidths is None:
-        return 0.0
     n = len(sample.pairwise)
-    error = np.zeros((n, n), sample.rows[0].dtype)
+    error = np.zeros((n, n), single(sample.rows[0][:0]).dtype)
     with threadpool_limits(1, user_api="blas"):  # threads wait for each other in the iteration
         for m, x, weight in zip(maps, sample.rows, (1.0, -eta), strict=True):
-            phi = m.features(x[sample.pairwise]).astype(error.dtype)
-            lost = sample.kernels[m.column].matrix(bandwidths[m.column].sigma)
+            if m.sigma is None:
+                return 0.0
+            phi = m.features(single(x[sample.pairwise])).astype(error.dtype)
+            lost = sample.kernels[m.column].matrix(m.sigma)
             lost -= phi @ phi.T
             lost *= weight
             error += lost

@@ -1,0 +1,205 @@
+"""More questions to a recorded run: its state and its sample answer, no vector is read until results are
+written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..connector import Location, Source
+from ..errors import InputError
+from ..keywords import AgainKeywords
+from ..options import CompareOptions, default_prefix
+from ..progress import ProgressOption
+from ..runs.records import ComparisonRecord, ModelsRecord
+from ..runs.registry import Registry
+from ..spectral.koda import Epsilon
+from ..spectral.scoring import result_schema
+from ..stores.locate import location_of, open_columns
+from ..stores.tables import Database
+from .basis import Basis
+from .comparison import RULES, SAMPLE, Comparison, check_place
+from .kept import load_rules, load_sample
+from .listing import Earlier, described_columns, earlier_run
+from .sampling import Sample, draw_sample
+from .solving import Question, compared, kept_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["CHANGEABLE", "compare_again", "kept_basis", "kept_sample", "recorded_comparison"]
+
+CHANGEABLE = (
+    "modes",
+    "eta",
+    "center",
+    "objective",
+    "epsilon",
+    "prefix",
+    "describe",
+    "write_modes",
+    "batch_rows",
+    "threads",
+)
+"""Options that can be others than the run's: all others are part of its state."""
+
+
+def compare_again(
+    run_id: str,
+    *,
+    pair: Sequence[str] | None = None,
+    db: Database = None,
+    write: bool = False,
+    progress: ProgressOption = "auto",
+    **changes: Unpack[AgainKeywords],
+) -> Comparison:
+    """Compare on the state of a recorded run: other modes, weight, centring or objective, or another pair.
+
+    Parameters
+    ----------
+    run_id
+        Of a comparison of two embeddings, or of several.
+    pair
+        Two of its columns; None is both columns of a run of two.
+    db
+        The database whose registry holds the run.
+    write
+        Write the results to the table as it stands now; what would stop that is checked before any work.
+    **changes
+        Those fields of `CompareOptions` that are to differ: modes, eta, center, objective, epsilon, prefix,
+        describe, write_modes, batch_rows, threads.
+
+    Raises
+    ------
+    InputError
+        No such run, or it keeps no state; an option that its state has fixed.
+
+    Notes
+    -----
+    Cost: the solve, and the search for clusters on the sample. Where the run kept no sample, the sampled rows
+    are read again. Figures are those of the rows that the run read: rows that were added since are scored
+    when results are written, and a warning tells their number.
+    """
+    run = recorded_comparison(location_of(db), run_id)
+    for name in changes:
+        if name not in CHANGEABLE:
+            raise InputError(
+                f"{name} is part of the state of run {run_id}, which was made with"
+                f" {run.options.get(name)!r}. Only {', '.join(CHANGEABLE)} can change; for others run a new"
+                " comparison."
+            )
+    chosen = _pair(run, pair)
+    options = CompareOptions.from_json({**run.options, **_fresh(run, chosen), **changes})
+    Epsilon.parse(options.epsilon)
+    prefix = options.prefix or default_prefix(chosen)
+    source = _source(run, location_of(db), options)
+    if write:
+        check_place(source, None, result_schema(prefix, modes=options.write_modes), chosen)
+    basis = kept_basis(run, source, location_of(db))
+    earlier = earlier_run(source, chosen, prefix)
+    rules = None
+    if earlier.run is not None:
+        data = Registry(location_of(db)).artifact(earlier.run.run_id, RULES)
+        rules = load_rules(data) if data else None
+    if rules is None:  # its members among the sample can't be known
+        earlier = Earlier(earlier.run, ())
+    answer = compared(basis, Question(chosen, options, earlier, rules))
+    return answer.write(progress=progress) if write else answer
+
+
+def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: Location) -> Basis:
+    """The state and the sample of a recorded run; the sample is read again where it was not kept.
+
+    Raises InputError where the state was not kept.
+    """
+    state = kept_state(location, run.run_id)
+    sample = kept_sample(run, location)
+    columns = tuple(m.column for m in state.maps)
+    warnings = []
+    options = CompareOptions.from_json(run.options)
+    n_now, n_then = source.count(options.where), run.n_rows + run.n_skipped
+    if n_now != n_then:
+        warnings.append(
+            f"run {run.run_id} read {n_then:,} rows, and there are {n_now:,} now: all figures are of those"
+            " that it read; every row is scored when results are written."
+        )
+    return Basis(
+        source=source,
+        columns=columns,
+        references=run.references,
+        options=options,
+        state=state,
+        sample=sample,
+        state_run=_owner(run),
+        warnings=tuple(warnings),
+    )
+
+
+def recorded_comparison(location: Location, run_id: str) -> ComparisonRecord | ModelsRecord:
+    """A comparison of two embeddings or of several. Raises InputError where there is none of this id."""
+    registry = Registry.of(location)
+    if registry is None:
+        raise InputError(f"{location} keeps no runs: its connector can't append to tables.")
+    run = registry.run(run_id)
+    if not isinstance(run, (ComparisonRecord, ModelsRecord)):
+        raise InputError(f"Run {run_id} is an alignment; expected a comparison.")
+    return run
+
+
+def kept_sample(run: ComparisonRecord | ModelsRecord, location: Location) -> Sample:
+    """The sample of a recorded run; read again, from the version that it read, where it was not kept."""
+    if data := Registry(location).artifact(_owner(run), SAMPLE):
+        return load_sample(data)
+    state = kept_state(location, run.run_id)
+    return _drawn(run, tuple(m.column for m in state.maps), location, CompareOptions.from_json(run.options))
+
+
+def _owner(run: ComparisonRecord | ModelsRecord) -> str:
+    return (run.state_run if isinstance(run, ComparisonRecord) else None) or run.run_id
+
+
+def _fresh(run: ComparisonRecord | ModelsRecord, pair: tuple[str, str]) -> dict[str, Any]:
+    """Options that another pair does not take over: the prefix."""
+    return {} if run.columns == pair else {"prefix": None}
+
+
+def _pair(run: ComparisonRecord | ModelsRecord, pair: Sequence[str] | None) -> tuple[str, str]:
+    if pair is None and len(run.columns) == 2:
+        return run.columns[0], run.columns[1]
+    known = ", ".join(run.columns)
+    if pair is None:
+        raise InputError(f"Run {run.run_id} compared {known}: name a pair of them.")
+    if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
+        raise InputError(f"{pair!r} is no pair of columns; run {run.run_id} compared {known}.")
+    return pair[0], pair[1]
+
+
+def _source(
+    run: ComparisonRecord | ModelsRecord,
+    location: Location,
+    options: CompareOptions,
+    *,
+    version: int | None = None,
+) -> Source:
+    """The columns of the run as they stand now, or as they were."""
+    opened = open_columns(
+        run.references or run.columns,
+        table=run.table,
+        db=location,
+        version=version,
+        key=options.key,
+        on_missing=options.on_missing,
+    )
+    return opened.source
+
+
+def _drawn(
+    run: ComparisonRecord | ModelsRecord,
+    columns: tuple[str, ...],
+    location: Location,
+    options: CompareOptions,
+) -> Sample:
+    """The sample of a run that kept none, from the version that it read."""
+    source = _source(run, location, options, version=run.source_version)
+    others = described_columns(source, columns) if options.describe else ()
+    return draw_sample(source, columns, options, others=others).stored(options)

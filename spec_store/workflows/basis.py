@@ -1,0 +1,149 @@
+"""What comparisons are solved from: one state over any number of embeddings, and the sample it goes with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..connector import Source
+from ..errors import InputError, InvalidVectorsError
+from ..options import CompareOptions
+from ..progress import Progress, timed
+from ..spectral.covariance import CovarianceAccumulator
+from ..spectral.features import FeatureMap
+from .passes import accumulate
+from .sampling import Sample, draw_sample, fit_maps, identified, map_error
+
+__all__ = ["Basis", "gather", "pairs_of"]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A state and its sample, from which any pair of its embeddings can be compared.
+
+    Attributes
+    ----------
+    source
+        The pinned source that is to be scored.
+    columns
+        The embeddings' names in it.
+    references
+        The columns as they were asked for, those of other stores among them.
+    options
+        Those that fix the state: kernel, maps, filter, seed.
+    sample
+        As it is kept.
+    map_errors
+        By pair, see `map_error`, for the η of the options; those that are not there are computed.
+    state_run
+        The run that keeps state and sample; None where the run to come is to keep them.
+    warnings
+        Of the source, its keys, and the bandwidths.
+    seconds
+        Wall time by stage.
+    """
+
+    source: Source
+    columns: tuple[str, ...]
+    references: tuple[str, ...]
+    options: CompareOptions
+    state: CovarianceAccumulator
+    sample: Sample
+    map_errors: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    state_run: str | None = None
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def positions(self, pair: tuple[str, str]) -> tuple[int, int]:
+        """Where a pair's embeddings are in the state. Raises InputError for others."""
+        known = [m.column for m in self.state.maps]
+        for column in pair:
+            if column not in known:
+                raise InputError(f"The state holds no embedding {column!r}; it holds {', '.join(known)}.")
+        return known.index(pair[0]), known.index(pair[1])
+
+    def maps(self, pair: tuple[str, str]) -> list[FeatureMap]:
+        """A pair's feature maps."""
+        return [self.state.maps[i] for i in self.positions(pair)]
+
+    def map_error(self, pair: tuple[str, str], eta: float) -> float:
+        """See `map_error`."""
+        if eta == self.options.eta and pair in self.map_errors:
+            return self.map_errors[pair]
+        return map_error(self.sample.of(pair), self.maps(pair), eta)
+
+
+def pairs_of(columns: Sequence[str]) -> list[tuple[str, str]]:
+    """All pairs, in the order of the columns."""
+    return list(itertools.combinations(columns, 2))
+
+
+def gather(
+    source: Source,
+    columns: tuple[str, ...],
+    references: tuple[str, ...],
+    options: CompareOptions,
+    n_rows: int,
+    progress: Progress,
+    *,
+    others: Sequence[str],
+    maps: Sequence[FeatureMap] | None = None,
+) -> Basis:
+    """Draw the sample, fit the maps, and bring all rows into the state: pass 1.
+
+    Parameters
+    ----------
+    n_rows
+        In the source, after the filter.
+    others
+        Further columns to read with the sample.
+    maps
+        Those of an earlier run, to be used as they are; None fits them.
+    """
+    seconds: dict[str, float] = {}
+    messages: list[str] = []
+    with timed(seconds, "sample"):
+        rows = identified(source, options.where)
+        sample = draw_sample(rows.source, columns, options, others=others)
+        if maps is None:
+            fitted = fit_maps(sample, options)
+            maps = fitted.maps
+            messages = fitted.bandwidths.warnings() if fitted.bandwidths else []
+        by_column = dict(zip(columns, maps, strict=True))
+        errors = {
+            pair: map_error(sample.of(pair), [by_column[c] for c in pair], options.eta)
+            for pair in pairs_of(columns)
+        }
+        sample = sample.stored(options)
+    progress("covariance", 0, n_rows)
+    with timed(seconds, "covariance"):
+        state = accumulate(
+            rows.source,
+            maps,
+            where=options.where,
+            batch_rows=options.batch_rows,
+            threads=options.threads,
+            progress=lambda done: progress("covariance", done, n_rows),
+        )
+    _check_invalid(source, state, options)
+    return Basis(
+        source=source,
+        columns=columns,
+        references=references,
+        options=options,
+        state=state,
+        sample=sample,
+        map_errors=errors,
+        warnings=(*source.notes, *rows.warnings, *messages),
+        seconds=seconds,
+    )
+
+
+def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:
+    if state.invalid.n_rows and not options.skip_invalid:
+        raise InvalidVectorsError(
+            f"{state.invalid.n_rows:,} rows of {source.describe()} can't be compared:"
+            f" {state.invalid.describe()}. Repair them, or skip them with --skip-invalid"
+            " (skip_invalid=True): their result columns are then null."
+        )
