@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .spectral.covariance import CovarianceAccumulator
     from .spectral.features import CosineMap, FeatureMap, NystroemMap, RandomFourierMap, kmeans_landmarks
     from .spectral.spectrum import Modes, Spectrum, solve
+    from .workflows.again import compare_again
     from .workflows.align import align
     from .workflows.alignment import Alignment
     from .workflows.compare import compare
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from .workflows.export import Exported, export
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.members import Members, members
+    from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
     from .workflows.report import ReportOptions, write_report
+    from .workflows.times import TimesComparison, compare_times
     from .workflows.update import update
 
 _HOMES = {
@@ -46,16 +49,21 @@ _HOMES = {
     "GateOptions": ".workflows.gate",
     "Location": ".connector",
     "Members": ".workflows.members",
+    "ModelComparison": ".workflows.models",
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
     "ReportOptions": ".workflows.report",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
+    "TimesComparison": ".workflows.times",
     "align": ".workflows.align",
     "auto_bandwidths": ".spectral.bandwidth",
     "clusters": ".workflows.query",
     "compare": ".workflows.compare",
+    "compare_again": ".workflows.again",
+    "compare_models": ".workflows.models",
+    "compare_times": ".workflows.times",
     "export": ".workflows.export",
     "find_clusters": ".spectral.clusters",
     "gate": ".workflows.gate",
@@ -87,16 +95,21 @@ __all__ = [
     "GateOptions",
     "Location",
     "Members",
+    "ModelComparison",
     "Modes",
     "NystroemMap",
     "RandomFourierMap",
     "ReportOptions",
     "SpecStoreError",
     "Spectrum",
+    "TimesComparison",
     "align",
     "auto_bandwidths",
     "clusters",
     "compare",
+    "compare_again",
+    "compare_models",
+    "compare_times",
     "export",
     "find_clusters",
     "gate",

@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
-from ..report.findings import (
-    MOST_FINDINGS,
-    changes_lines,
-    figures_line,
-    finding_lines,
-    summary_lines,
-    unlisted_lines,
-)
 from .align import print_alignment, publish
+from .comparison_text import print_comparison
 from .group import main
-from .help import headed, next_command
+from .help import headed
+from .models import compare_several
 from .options import (
     batch_rows_option,
     json_option,
@@ -26,13 +21,14 @@ from .options import (
     skip_invalid_option,
     threads_option,
 )
+from .recorded import compare_recorded, compare_recorded_times
 from .terminal import echo, echo_json, print_warnings, shown_progress
 
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
     from ..connector import Location
     from ..options import CompareOptions
-    from ..workflows.comparison import Comparison
+    from ..workflows.models import Pairs
 
 
 class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
@@ -44,10 +40,24 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         if value is None or value == "auto" or isinstance(value, tuple):
             return None if value == "auto" else value
         try:
-            first, second = (float(part) for part in value.split(","))
+            return tuple(float(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is neither auto nor two numbers such as 3.5,28.", param, ctx)
-        return first, second
+            self.fail(f"{value!r} is neither auto nor numbers such as 3.5,28, one per column.", param, ctx)
+
+
+class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
+    """``all``, ``first``, or pairs of columns: ``clip:dino,clip:siglip``."""
+
+    name = "all|first|A:B,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str) or value in ("all", "first"):
+            return value
+        pairs = [tuple(name.strip() for name in part.split(":")) for part in value.split(",")]
+        for pair in pairs:
+            if len(pair) != 2 or not all(pair):
+                self.fail(f"{value!r} is neither all nor first nor pairs such as clip:dino.", param, ctx)
+        return pairs
 
 
 @main.command()
@@ -56,10 +66,17 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
     click.option("--table", help="The table; a new one for the results if both columns are in other stores."),
     click.option(
         "--cols",
-        required=True,
-        metavar="A,B",
-        help="The two embedding columns. name=connector:uri is a column of another store:"
+        metavar="A,B,…",
+        help="The embedding columns, two or more. name=connector:uri is a column of another store:"
         " dino=faiss:dino.index, dino=arrow:dino.parquet#vector, dino=lancedb:./db#images/dino.",
+    ),
+    click.option(
+        "--pairs",
+        type=_Pairs(),
+        metavar="all|first|A:B,…",
+        help="Of more than two columns, the pairs whose clusters are wanted: all, first (the first column"
+        " with each of the others), or those named. Each is written under its own prefix. Default: none,"
+        " only the matrix of differences.",
     ),
     click.option("--where", metavar="SQL", help="Compare and annotate only the rows that match this filter."),
     click.option(
@@ -94,6 +111,12 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         help="Count which values and words of other columns are over-represented in each cluster.",
     ),
     click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column."),
+    click.option(
+        "--keep-sample/--no-keep-sample",
+        default=True,
+        show_default=True,
+        help="Keep the sampled vectors with the recorded run, so that reports and answers from it read none.",
+    ),
     click.option(
         "--align",
         "pair",
@@ -186,16 +209,53 @@ class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         help="Number of leading modes at each end of the spectrum, which propose clusters. Default: 40.",
     ),
     click.option(
+        "--objective",
+        type=click.Choice(["difference", "koda"]),
+        default="difference",
+        show_default=True,
+        help="What proposes clusters. difference: eigenvectors of the kernel difference. koda: directions"
+        " that one embedding captures most among those of which the other sees at most epsilon.",
+    ),
+    click.option(
+        "--epsilon",
+        default="50%",
+        show_default=True,
+        help="What the other embedding may see of a koda direction: a number from 0 to 1, or a quantile of"
+        " its kernel's eigenvalues such as 50%.",
+    ),
+    click.option(
         "--center/--no-center",
         default=True,
         show_default=True,
         help="Remove the mode that is the mean similarity itself; --no-center is the paper's method.",
     ),
 )
+@headed(
+    "Recorded runs",
+    click.option(
+        "--from-run",
+        metavar="ID",
+        help="Answer from the state of a recorded run instead of reading vectors: other modes, eta, centring,"
+        " objective, prefix, or pairs.",
+    ),
+    click.option(
+        "--against-run",
+        metavar="ID",
+        help="Tell what is new in one embedding, the one of the option column, between the run of from-run"
+        " and this later one.",
+    ),
+    click.option("--column", help="The embedding to compare between the two runs."),
+    click.option(
+        "--maps-from",
+        metavar="ID",
+        help="Use the feature maps of a recorded run, bandwidths included: the two can then be compared.",
+    ),
+)
 @headed("Execution", seed_option, batch_rows_option, threads_option)
 def compare(
     table: str | None,
-    cols: str,
+    cols: str | None,
+    pairs: Pairs | None,
     db: Location,
     out: str | None,
     dry_run: bool,
@@ -203,9 +263,12 @@ def compare(
     pair: str | None,
     as_json: bool,
     write_modes: str | None,
+    from_run: str | None,
+    against_run: str | None,
+    column: str | None,
     **fields: Any,
 ) -> None:
-    """Compare two embedding columns and write each row's clusters back.
+    """Compare two embedding columns, or several, and write each row's clusters back.
 
     \b
     spec-store compare --table images --cols clip,dino
@@ -214,7 +277,35 @@ def compare(
     spec-store compare --table image_scores --cols clip=faiss:clip.index,dino=faiss:dino.index
     spec-store compare --cols clip=arrow:clip.parquet,dino=arrow:dino/ --key id --out scores.parquet
     spec-store compare --table images --cols clip,dino --align clip:dino
+    spec-store compare --table images --cols clip,dino,siglip --pairs first
+    spec-store compare --from-run 20260131T120000-5f3a2b --objective koda --dry-run
     """
+    fields["write_modes"] = write_modes is not None
+    if against_run or column:
+        compare_recorded_times(from_run, against_run, column, db, as_json)
+        return
+    if from_run is not None:
+        ctx = click.get_current_context()
+        given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+        compare_recorded(from_run, table, pairs, db, fields, given, dry_run=dry_run, as_json=as_json)
+        return
+    if cols is None:
+        raise click.UsageError("Name the embedding columns with --cols, or a recorded run with --from-run.")
+    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, fields)
+
+
+def _compare(
+    table: str | None,
+    cols: str,
+    pairs: Pairs | None,
+    db: Location,
+    out: str | None,
+    dry_run: bool,
+    index: bool,
+    pair: str | None,
+    as_json: bool,
+    fields: dict[str, Any],
+) -> None:
     from ..options import CompareOptions
     from ..stores.references import split_columns
     from ..workflows.align import align, check_alignment
@@ -226,8 +317,16 @@ def compare(
         raise click.UsageError("Name a --table, or a file with --out; --dry-run writes nothing.")
     if pair and (out or not table):
         raise click.UsageError("--align writes a column of --table: it can't go with --out.")
-    options = CompareOptions(**fields, write_modes=write_modes is not None)
+    options = CompareOptions(**fields)
     columns = split_columns(cols)
+    if len(columns) > 2:
+        if out or index or pair:
+            given = "--out" if out else "--index" if index else "--align"
+            raise click.UsageError(f"{given} takes two columns; --cols names {len(columns)}.")
+        compare_several(table, columns, pairs, db, options, dry_run=dry_run, as_json=as_json)
+        return
+    if pairs is not None:
+        raise click.UsageError("--pairs is for more than two columns.")
     asked = _asked_alignment(pair, columns, options) if pair else None
     if asked and table:
         check_alignment(table, *asked.columns, db=db, write=not dry_run, options=asked.options)
@@ -256,7 +355,7 @@ def compare(
         more = {"alignment": alignment.to_json()} if alignment else {}
         echo_json({**run.to_json(), **more})
     else:
-        _print_comparison(run)
+        print_comparison(run)
         if alignment and asked:
             echo("")
             print_alignment(alignment, asked.columns)
@@ -284,35 +383,3 @@ def _asked_alignment(pair: str, columns: list[str], options: CompareOptions) -> 
         (by_name[names[0]], by_name[names[1]]),
         AlignOptions(**{name: getattr(options, name) for name in shared}),
     )
-
-
-def _print_comparison(run: Comparison) -> None:
-    a, b = run.columns
-    record = run.record
-    skipped = f", {run.n_skipped:,} skipped" if run.n_skipped else ""
-    echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
-    recorded = bool(run.written and run.registry)
-    more = len(record.clusters) - MOST_FINDINGS
-    for line in (
-        *summary_lines(record),
-        figures_line(record),
-        *finding_lines(record),
-        *([f"… and {more:,} more."] if more > 0 else []),
-        *unlisted_lines(record, stored=recorded),
-        *changes_lines(record),
-    ):
-        echo(line)
-    if not run.written:
-        echo("Dry run: nothing was written.")
-        return
-    place = f" to {run.destination.describe()}" if run.destination else ""
-    total = sum(record.seconds.values())
-    echo(f"Wrote {_short_names(run.written, run.prefix)}{place} in {total:.1f} s (run {run.run_id}).")
-    if recorded:
-        echo(f"Next: {next_command('clusters', table=run.table)}")
-
-
-def _short_names(written: list[str], prefix: str) -> str:
-    """Result columns, the prefix in the first of them alone."""
-    first = f"{prefix}_cluster"
-    return ", ".join(n if n == first else n.removeprefix(prefix) for n in written)

@@ -20,6 +20,7 @@ __all__ = [
     "finding",
     "finding_lines",
     "other_column",
+    "ratio_lines",
     "seen_in_words",
     "summary_lines",
     "unlisted_lines",
@@ -156,6 +157,31 @@ def seen_in_words(cluster: ClusterRecord) -> str:
         f"{entry['cluster']} ({format_percent(entry['share'])})" for entry in seen["clusters"][:_MOST_MERGED]
     ]
     return f"merged with {', '.join(merged) or 'other rows'}"
+
+
+def ratio_lines(run: ComparisonRecord) -> list[str]:
+    """Of a run with KODA's objective, how many times as much one embedding sees as the other: of its first
+    direction, and of each cluster; nothing for others."""
+    if run.options.get("objective") != "koda":
+        return []
+    lines = []
+    for end, column in enumerate(run.columns):
+        other = other_column(run.columns, column)
+        parts = []
+        if modes := run.mode_energies.get(column):
+            parts.append(f"first direction {_ratio(modes[0][end], modes[0][1 - end])}")
+        parts += [
+            f"cluster {c.cluster} {_ratio(c.energy[column], c.energy[other])}"
+            for c in run.clusters
+            if c.side == column
+        ][:_MOST_NUMBERS]
+        if parts:
+            lines += wrapped(f"{visible(column)} : {visible(other)} in energy: {', '.join(parts)}.", indent=2)
+    return lines
+
+
+def _ratio(own: float, other: float) -> str:
+    return "∞ : 1" if other <= 0 else f"{own / other:,.3g} : 1"
 
 
 def unlisted_lines(run: ComparisonRecord, *, stored: bool) -> list[str]:

@@ -4,7 +4,10 @@ written."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
 
 from ..connector import Location, Source
 from ..errors import InputError
@@ -18,9 +21,9 @@ from ..spectral.scoring import result_schema
 from ..stores.locate import location_of, open_columns
 from ..stores.tables import Database
 from .basis import Basis
-from .comparison import RULES, SAMPLE, Comparison, check_place
-from .kept import load_rules, load_sample
-from .listing import Earlier, described_columns, earlier_run
+from .comparison import SAMPLE, Comparison, check_place
+from .kept import load_sample
+from .listing import described_columns, earlier_run
 from .sampling import Sample, draw_sample
 from .solving import Question, compared, kept_state
 
@@ -97,13 +100,9 @@ def compare_again(
         check_place(source, None, result_schema(prefix, modes=options.write_modes), chosen)
     basis = kept_basis(run, source, location_of(db))
     earlier = earlier_run(source, chosen, prefix)
-    rules = None
-    if earlier.run is not None:
-        data = Registry(location_of(db)).artifact(earlier.run.run_id, RULES)
-        rules = load_rules(data) if data else None
-    if rules is None:  # its members among the sample can't be known
-        earlier = Earlier(earlier.run, ())
-    answer = compared(basis, Question(chosen, options, earlier, rules))
+    if earlier.columns:
+        basis = replace(basis, sample=_with_columns(basis.sample, source, earlier.columns, options))
+    answer = compared(basis, Question(chosen, options, earlier))
     return answer.write(progress=progress) if write else answer
 
 
@@ -152,6 +151,16 @@ def kept_sample(run: ComparisonRecord | ModelsRecord, location: Location) -> Sam
         return load_sample(data)
     state = kept_state(location, run.run_id)
     return _drawn(run, tuple(m.column for m in state.maps), location, CompareOptions.from_json(run.options))
+
+
+def _with_columns(sample: Sample, source: Source, columns: Sequence[str], options: CompareOptions) -> Sample:
+    """The sample with what further columns hold now in its rows; null in those that are there no more."""
+    now = source.sample(options.sample_rows, seed=options.seed, columns=columns, where=options.where)
+    at = pc.index_in(sample.keys, value_set=now.column(0).combine_chunks().cast(sample.keys.type))
+    others = sample.others
+    for name in columns:
+        others = others.append_column(name, now.column(name).combine_chunks().take(at))
+    return replace(sample, others=others)
 
 
 def _owner(run: ComparisonRecord | ModelsRecord) -> str:

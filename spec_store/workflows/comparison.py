@@ -29,15 +29,14 @@ from ..spectral.spectrum import Spectrum
 from ..stores.locate import Database, Destination
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
-from .kept import save_rules, save_sample
+from .kept import save_sample
 from .listing import Described
 from .notebook import comparison_html
 from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
 from .sampling import Sample
 
-__all__ = ["RULES", "SAMPLE", "Comparison", "check_place", "keep_sample", "stored_state"]
+__all__ = ["SAMPLE", "Comparison", "check_place", "keep_sample", "stored_state"]
 
-RULES = "rules"
 SAMPLE = "sample"
 
 _NOT_RECORDED = (
@@ -341,8 +340,7 @@ class Comparison:
         return replace(self, record=self.record.with_stage(seconds, **changes))
 
     def keep(self, registry: Registry) -> None:
-        """Store what later questions to the recorded run need beside its state: sample and rules."""
-        registry.put_artifact(self.run_id, RULES, save_rules(self.clusters_found, self.scorer.maps))
+        """Store what later questions to the recorded run need beside its state."""
         if self.record.state_run is None and self.options.keep_sample:
             keep_sample(registry, self.run_id, self.sample, self.options.seed)
 

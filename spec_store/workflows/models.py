@@ -51,11 +51,14 @@ class ModelComparison:
         All figures as plain values, the matrix among them.
     comparisons
         Of the pairs that were asked for.
+    recorded
+        Whether `write` has recorded the run.
     """
 
     basis: Basis
     record: ModelsRecord
     comparisons: tuple[Comparison, ...]
+    recorded: bool = False
 
     @property
     def run_id(self) -> str:
@@ -127,8 +130,6 @@ class ModelComparison:
         if registry is not None:
             if self.basis.options.keep_sample:
                 keep_sample(registry, self.run_id, self.basis.sample, self.basis.options.seed)
-            for run in runs:
-                run.keep(registry)
             registry.start(replace(self.record, written=names), state)
             for run in runs:
                 registry.start(replace(run.record, written=tuple(run.scorer.schema.names)), None)
@@ -146,7 +147,7 @@ class ModelComparison:
             for run in done:
                 registry.finish(run.record, None)
             registry.finish(record, state)
-        return replace(self, comparisons=tuple(done), record=record)
+        return replace(self, comparisons=tuple(done), record=record, recorded=registry is not None)
 
     def _annotate(self, progress: Progress) -> Published:
         options, runs = self.basis.options, self.comparisons
@@ -237,7 +238,7 @@ def compare_models(
     n_rows = check_rows(source, names, options)
     earlier = {pair: earlier_run(source, pair, own.prefix or "") for pair, own in questions.items()}
     others = [c for run in earlier.values() for c in run.columns]
-    if options.describe and chosen:
+    if options.describe:
         others += described_columns(source, names)
     maps = given_maps(source, names, options)
     with shown(progress) as update:

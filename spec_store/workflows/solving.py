@@ -7,15 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..connector import Location, Source
 from ..errors import InputError
 from ..options import CompareOptions, default_prefix
 from ..progress import timed
 from ..runs.records import AlignmentRecord, ComparisonRecord, new_run_id
 from ..runs.registry import Registry
-from ..spectral.clusters import Recorded
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.koda import Epsilon, koda
@@ -25,9 +22,8 @@ from ..stores.locate import Destination
 from ..stores.streaming import usable_cores
 from .basis import Basis
 from .comparison import Comparison
-from .kept import KeptRules
 from .listing import Described, Earlier, list_clusters, members_in_columns
-from .sampling import Sample, evaluated_rows, sample_features
+from .sampling import evaluated_rows
 
 __all__ = ["Question", "compared", "given_maps", "kept_state", "number_or_none"]
 
@@ -49,8 +45,6 @@ class Question:
         Those of the answer: modes, η, centring, objective, prefix.
     earlier
         The run whose cluster numbers are kept.
-    rules
-        Its rules, where its members among the sample are to be found by these.
     destination
         Where the results go instead of the source.
     run_id
@@ -60,7 +54,6 @@ class Question:
     pair: tuple[str, str]
     options: CompareOptions
     earlier: Earlier
-    rules: KeptRules | None = None
     destination: Destination | None = None
     run_id: str | None = None
 
@@ -82,7 +75,7 @@ def compared(basis: Basis, question: Question) -> Comparison:
     with timed(seconds, "clusters"):
         listing = list_clusters(
             evaluated_rows(sample, maps, spectrum),
-            _recorded(question, sample, maps),
+            members_in_columns(sample.others, question.earlier, pair),
             question.earlier.run,
             pair,
             prefix,
@@ -174,27 +167,6 @@ def _spectrum(basis: Basis, pair: tuple[str, str], options: CompareOptions) -> S
         return koda(state, epsilon=epsilon, pair=positions, directions=wanted, center=options.center)
     modes = options.modes or min(_DEFAULT_MODES, state.n_rows)
     return solve(state, pair=positions, modes=modes, eta=options.eta, center=options.center)
-
-
-def _recorded(question: Question, sample: Sample, maps: Sequence[FeatureMap]) -> list[Recorded]:
-    """The earlier run's clusters, by its members among the sample; none where these can't be known."""
-    run = question.earlier.run
-    if run is None:
-        return []
-    if question.rules is None:
-        return members_in_columns(sample.others, question.earlier, question.pair)
-    if not question.rules.fit(maps):
-        return []
-    rules = question.rules
-    features = sample_features(sample, maps)
-    cut = maps[0].n_features
-    sides = features[:, :cut], features[:, cut:]
-    return [
-        Recorded(number, end, np.asarray(sides[end] @ centre >= threshold))
-        for number, end, centre, threshold in zip(
-            rules.numbers, rules.ends, rules.centres, rules.thresholds, strict=True
-        )
-    ]
 
 
 def number_or_none(value: float) -> float | None:
