@@ -11,7 +11,7 @@ import click
 from .group import main
 from .help import headed
 from .options import json_option, location_options, seed_option, table_option
-from .terminal import echo, echo_json, print_warnings
+from .terminal import echo, echo_json, print_warnings, shown_progress
 
 if TYPE_CHECKING:
     from ..connector import Location
@@ -57,7 +57,8 @@ def export(table: str, out: str, columns: str | None, db: Location, as_json: boo
     from ..workflows.export import export as write
 
     names = None if columns is None else split_columns(columns)
-    found = write(table, out, columns=names, db=db, **options)
+    with shown_progress() as progress:
+        found = write(table, out, columns=names, db=db, progress=progress, **options)
     print_warnings(found.warnings)
     if as_json:
         echo_json(dataclasses.asdict(found))

@@ -12,9 +12,11 @@ from typing import Literal, TypeAlias, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..bars import shown
 from ..connector import Source, find_field
 from ..errors import InputError, MissingExtraError
 from ..options import LARGEST_SEED, check_choice, check_count
+from ..progress import ProgressOption
 from ..report.projection import Method, project
 from ..report.shares import is_scalar
 from ..runs.records import ComparisonRecord
@@ -68,6 +70,7 @@ def export(
     prefix: str | None = None,
     seed: int = 0,
     db: Database = None,
+    progress: ProgressOption = "auto",
 ) -> Exported:
     """Write a uniform sample of a table's compared rows, with their clusters, for other viewers.
 
@@ -88,6 +91,8 @@ def export(
         Of the result columns, where a table holds several comparisons.
     seed
         Seed of the sample and of the projections.
+    progress
+        As in `compare`.
 
     Raises
     ------
@@ -121,13 +126,18 @@ def export(
     held = [c for c in run.columns if c in source.schema.names]
     places = {c: (f"{c}_x", f"{c}_y") for c in held} if projection != "none" else {}
     _check_names(source, [*own, *results], places)
-    sample = read_sample(source, run, columns=list(places), others=[*own, *results], n=rows, seed=seed)
-    written = sample.others.add_column(0, source.key, sample.keys)
-    if projection != "none":
-        for column, names in places.items():
-            points = project(sample.vectors[column], projection, seed)
-            for i, name in enumerate(names):
-                written = written.append_column(name, pa.array(points[:, i]))
+    with shown(progress) as update:
+        update("sample", 0, rows)
+        sample = read_sample(source, run, columns=list(places), others=[*own, *results], n=rows, seed=seed)
+        update("sample", rows, rows)
+        written = sample.others.add_column(0, source.key, sample.keys)
+        if projection != "none":
+            update("maps", 0, len(places) * len(sample))
+            for column, names in places.items():
+                points = project(sample.vectors[column], projection, seed)
+                for i, name in enumerate(names):
+                    written = written.append_column(name, pa.array(points[:, i]))
+                update("maps", len(sample), len(places) * len(sample))
     with atomic_file(out) as stream:
         pq.write_table(written, stream)
     absent = [c for c in run.columns if c not in held] if projection != "none" else []
