@@ -1,8 +1,8 @@
 """spec-store: which rows of my table do two embedding models group differently?
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
-`solve`; `query`, `clusters`, `members`, `report`, `list_runs` and `undo` on an annotated table; `align`,
-`update`, `load_map` and `gate` for a switch of models.
+`solve`; `query`, `clusters`, `members`, `write_report`, `export`, `list_runs` and `undo` on an annotated
+table; `align`, `update`, `load_map` and `gate` for a switch of models.
 """
 
 from importlib import import_module
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from .workflows.alignment import Alignment
     from .workflows.compare import compare
     from .workflows.comparison import Comparison
+    from .workflows.export import Exported, export
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.members import Members, members
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
-    from .workflows.report import ReportOptions, report
+    from .workflows.report import ReportOptions, write_report
     from .workflows.times import TimesComparison, compare_times
     from .workflows.update import update
 
@@ -42,6 +43,7 @@ _HOMES = {
     "Comparison": ".workflows.comparison",
     "CosineMap": ".spectral.features",
     "CovarianceAccumulator": ".spectral.covariance",
+    "Exported": ".workflows.export",
     "FeatureMap": ".spectral.features",
     "Gate": ".workflows.gate",
     "GateOptions": ".workflows.gate",
@@ -62,6 +64,7 @@ _HOMES = {
     "compare_again": ".workflows.again",
     "compare_models": ".workflows.models",
     "compare_times": ".workflows.times",
+    "export": ".workflows.export",
     "find_clusters": ".spectral.clusters",
     "gate": ".workflows.gate",
     "installed_connectors": ".plugins",
@@ -70,10 +73,10 @@ _HOMES = {
     "load_map": ".alignment",
     "members": ".workflows.members",
     "query": ".workflows.query",
-    "report": ".workflows.report",
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
     "update": ".workflows.update",
+    "write_report": ".workflows.report",
 }
 
 __all__ = [
@@ -86,6 +89,7 @@ __all__ = [
     "Comparison",
     "CosineMap",
     "CovarianceAccumulator",
+    "Exported",
     "FeatureMap",
     "Gate",
     "GateOptions",
@@ -106,6 +110,7 @@ __all__ = [
     "compare_again",
     "compare_models",
     "compare_times",
+    "export",
     "find_clusters",
     "gate",
     "installed_connectors",
@@ -114,10 +119,10 @@ __all__ = [
     "load_map",
     "members",
     "query",
-    "report",
     "solve",
     "undo",
     "update",
+    "write_report",
 ]
 
 

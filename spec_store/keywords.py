@@ -11,8 +11,9 @@ from typing import Literal, TypedDict
 
 from .alignment.fit import Kind
 from .options import Features, Kernel, Landmarks, Objective
+from .report.projection import Method
 
-__all__ = ["AgainKeywords", "AlignKeywords", "CompareKeywords", "GateKeywords"]
+__all__ = ["AgainKeywords", "AlignKeywords", "CompareKeywords", "GateKeywords", "ReportKeywords"]
 
 
 class CompareKeywords(TypedDict, total=False):
@@ -110,3 +111,14 @@ class GateKeywords(TypedDict, total=False):
     relevant: str | None
     key: str | None
     on_missing: Literal["error", "drop"]
+
+
+class ReportKeywords(TypedDict, total=False):
+    """The fields of `ReportOptions`."""
+
+    show: Sequence[str]
+    clusters: int
+    rows: int
+    sample_rows: int
+    projection: Method
+    seed: int

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import spec_store
 
@@ -11,6 +12,11 @@ def test_the_package_shows_its_api_and_no_submodules():
     assert set(spec_store._HOMES) == set(spec_store.__all__)
     assert all(callable(getattr(spec_store, name)) for name in spec_store.__all__)
     assert spec_store.__version__ == "0.1.0"
+
+
+def test_no_public_name_is_that_of_a_room_whose_import_would_take_its_place():
+    rooms = {path.stem for path in Path(spec_store.__file__).parent.iterdir()}
+    assert not rooms & set(spec_store.__all__)
 
 
 def test_importing_the_package_imports_neither_scipy_nor_a_store():

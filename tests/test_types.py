@@ -13,7 +13,8 @@ import pytest
 
 import spec_store
 from spec_store.alignment.fit import FitOptions
-from spec_store.keywords import AlignKeywords, CompareKeywords, GateKeywords
+from spec_store.keywords import AgainKeywords, AlignKeywords, CompareKeywords, GateKeywords, ReportKeywords
+from spec_store.workflows.again import CHANGEABLE
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +43,13 @@ if cluster.seen_by_other and cluster.over_represented and cluster.intervals:
     reveal_type(cluster.seen_by_other["clusters"][0]["share"])  # float
     reveal_type(cluster.over_represented[0]["count"])  # int
     reveal_type(cluster.intervals["capture"]["clip"])  # Sequence[float | None]
+
+models = spec_store.compare_models("images", ["clip", "dino", "siglip"], pairs="all")
+reveal_type(models)  # ModelComparison
+reveal_type(models.pair("clip", "dino"))  # Comparison
+reveal_type(spec_store.compare_again(run.run_id, modes=10, eta=0.5))  # Comparison
+reveal_type(spec_store.write_report("images", "report.html", show=["label"]))  # Path
+reveal_type(spec_store.export("images", "sample.parquet").projections)  # dict[str, tuple[str, str]]
 
 alignment = spec_store.align("images", "clip", "dino", kind="affine", steps=10, progress=None)
 reveal_type(alignment)  # Alignment
@@ -84,6 +92,8 @@ spec_store.compare("images", columns, db=3)  # arg-type
 spec_store.align("images", "a", "b", steps="many")  # arg-type
 spec_store.gate("images", "a", "b", queries=3.5)  # arg-type
 spec_store.gate("images", "a", "b", slice="id > 3")  # call-arg
+spec_store.compare_again("20260131T120000-5f3a2b", kernel="cosine")  # call-arg
+spec_store.export("images", "sample.parquet", projection="umap")  # arg-type
 """
 
 
@@ -130,6 +140,7 @@ def test_misspelt_options_and_wrong_arguments_are_errors(checked):
         (CompareKeywords, [spec_store.CompareOptions], set()),
         (AlignKeywords, [spec_store.AlignOptions, FitOptions], {"kind", "fidelity"}),
         (GateKeywords, [spec_store.GateOptions], {"slices"}),
+        (ReportKeywords, [spec_store.ReportOptions], {"show"}),
     ],
 )
 def test_keywords_are_the_fields_of_the_options(keywords, options, wider):
@@ -141,6 +152,12 @@ def test_keywords_are_the_fields_of_the_options(keywords, options, wider):
     found = get_type_hints(keywords)
     assert set(found) == set(fields)
     assert {name for name in fields if found[name] != fields[name]} == wider
+
+
+def test_what_can_change_when_a_run_is_asked_again_are_options_of_a_comparison():
+    changes, options = get_type_hints(AgainKeywords), get_type_hints(CompareKeywords)
+    assert set(changes) == set(CHANGEABLE)
+    assert changes.items() <= options.items()
 
 
 def test_no_public_function_takes_or_gives_any():

@@ -24,6 +24,7 @@ _ORDER = [
     "clusters",
     "query",
     "report",
+    "export",
     "align",
     "gate",
     "update",

@@ -81,12 +81,11 @@ def report(
     spec-store report --table images -o report.html --show image,caption
     """
     from ..stores.references import split_columns
-    from ..workflows.report import ReportOptions
-    from ..workflows.report import report as write
+    from ..workflows.report import ReportOptions, write_report
 
     columns = tuple(split_columns(show)) if show is not None else ()
     with shown_progress() as progress:
-        path = write(
+        path = write_report(
             table,
             output,
             prefix=prefix,

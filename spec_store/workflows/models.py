@@ -26,6 +26,7 @@ from .basis import Basis, gather, pairs_of
 from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place, keep_sample, stored_state
 from .listing import Earlier, described_columns, earlier_run
+from .notebook import models_html
 from .passes import one_blas_thread
 from .solving import Question, compared, given_maps, number_or_none
 
@@ -98,6 +99,9 @@ class ModelComparison:
             f" {self.basis.source.describe()}, {len(self.comparisons)} pairs with clusters,"
             f" {'written' if self.record.written else 'not written'}>"
         )
+
+    def _repr_html_(self) -> str:
+        return models_html(self.record, [run.record for run in self.comparisons])
 
     def score(self, *, progress: ProgressOption = "auto") -> ModelComparison:
         """Pass 2 of each pair without writing: with exact sizes and typical rows in its record."""

@@ -12,12 +12,12 @@ from ..alignment.evaluate import Evaluation
 from ..alignment.options import AlignOptions
 from ..report.alignments import headline_lines, maps_table
 from ..report.findings import families, figures_line, other_column, seen_in_words, summary_lines
-from ..report.text import format_percent, visible
+from ..report.text import format_number, format_percent, visible
 from ..runs.clusters import ClusterRecord
-from ..runs.records import ComparisonRecord
+from ..runs.records import ComparisonRecord, ModelsRecord
 from .verdict_text import Verdicts, headline_sentence, outcome_sentence, slices_table, worst_first
 
-__all__ = ["alignment_html", "comparison_html", "gate_html"]
+__all__ = ["alignment_html", "comparison_html", "gate_html", "models_html"]
 
 _MOST_ROWS = 20
 # Notebooks set text in dollar signs as mathematics, except in these classes.
@@ -51,6 +51,26 @@ def comparison_html(run: ComparisonRecord) -> str:
         [
             *([f"… and {more} more: .clusters holds all."] if more > 0 else []),
             f"{run.n_rows:,} rows; {figures_line(run)}. {_state(run.written)}",
+        ],
+    )
+
+
+def models_html(run: ModelsRecord, pairs: Sequence[ComparisonRecord]) -> str:
+    """How much pairs of embeddings differ, the most different first, and what is said of those asked for."""
+    strongest = sorted(run.matrix, key=lambda entry: -entry["spec_diff_centered"])
+    figures = ("spec_diff", "spec_diff_centered", "cka", "cka_unbiased")
+    body = [
+        [entry["first"], entry["second"], *(format_number(entry[name]) for name in figures)]
+        for entry in strongest[:_MOST_ROWS]
+    ]
+    header = ["first", "second", "SPEC-diff", "centred", "CKA", "unbiased CKA"]
+    more = len(strongest) - _MOST_ROWS
+    return _block(
+        [line for pair in pairs for line in summary_lines(pair)],
+        _table(header, body, right=range(2, 6)),
+        [
+            *([f"… and {more} more pairs: .matrix holds all."] if more > 0 else []),
+            f"{run.n_rows:,} rows. {_state(run.written)}",
         ],
     )
 
@@ -98,11 +118,9 @@ def _state(written: Sequence[str]) -> str:
 def _block(headline: Sequence[str], table: str, notes: Sequence[str]) -> str:
     sentences = (line.replace("\n", " ") for line in headline)  # they are broken for a terminal
     begin = "<br>".join(f"<strong>{_text(line)}</strong>" for line in sentences)
+    begin = begin and f'<p style="margin:0.4em 0">{begin}</p>'
     end = "<br>".join(_text(line) for line in notes)
-    return (
-        f'<div class="{_CLASSES}"><p style="margin:0.4em 0">{begin}</p>{table}'
-        f'<p style="margin:0.4em 0;opacity:0.75">{end}</p></div>'
-    )
+    return f'<div class="{_CLASSES}">{begin}{table}<p style="margin:0.4em 0;opacity:0.75">{end}</p></div>'
 
 
 def _table(

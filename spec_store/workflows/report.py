@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..bars import shown
 from ..connector import Source, find_field, is_own_result
 from ..describe import candidates
 from ..errors import ColumnNotFoundError, InputError, did_you_mean
+from ..keywords import ReportKeywords
 from ..options import LARGEST_SEED, check_choice, check_count
-from ..progress import Progress, silent, timed
+from ..progress import Progress, ProgressOption, timed
 from ..report.commands import align_command, compare_command, report_command
 from ..report.data import AlignedColumn, Examples, Making, Ranking, ReportData, ShownRow
 from ..report.extras import check_extra
@@ -39,7 +41,10 @@ from .annotated import find_comparison, held_alignments
 from .members import members_of
 from .report_rows import read_in_pieces, read_sample, row_filter
 
-__all__ = ["ReportOptions", "gather", "report"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ReportOptions", "gather", "write_report"]
 
 _NEIGHBOURS = 8
 _BLOCKS = 8
@@ -97,15 +102,15 @@ class ReportOptions:
         return cls(**given)
 
 
-def report(
+def write_report(
     table: str,
     out: str | os.PathLike[str],
     *,
     prefix: str | None = None,
     db: Database = None,
-    progress: Progress = silent,
+    progress: ProgressOption = "auto",
     options: ReportOptions | None = None,
-    **fields: Any,
+    **fields: Unpack[ReportKeywords],
 ) -> Path:
     """Write the newest comparison of a table as one HTML page, which needs no network and nothing beside it.
 
@@ -115,6 +120,8 @@ def report(
         The file; one that exists is replaced, once the new one is complete, if it is a plain file.
     prefix
         Of the result columns, where a table holds several comparisons.
+    progress
+        As in `compare`.
     options
         Everything else; or give the fields of `ReportOptions` as keywords.
 
@@ -143,7 +150,8 @@ def report(
         options = ReportOptions.from_keywords(fields)
     elif fields:
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
-    data = gather(table, prefix=prefix, db=db, progress=progress, options=options)
+    with shown(progress) as update:
+        data = gather(table, prefix=prefix, db=db, progress=update, options=options)
     from ..report.page import render
 
     page = render(data)

@@ -8,8 +8,10 @@ import pytest
 import gated
 import spec_store
 from command import run
+from planted import planted_mixture
 from records import cluster, comparison
 from spec_store.report.findings import summary_lines
+from spec_store.workflows.models import compare_models
 from spec_store.workflows.notebook import comparison_html
 
 MERGED = {"kind": "merged", "clusters": [{"cluster": 4, "share": 0.62}], "others": 0.1, "purity": 0.4}
@@ -91,6 +93,18 @@ def test_numbers_are_aligned_and_no_colour_is_set():
     ]
     for _, style in page.styles:
         assert not re.search(r"#[0-9a-f]{3}|rgb|background|(^|;)color:(?!inherit)", style)
+
+
+def test_several_models_show_their_matrix_and_what_is_said_of_the_pairs_asked_for():
+    a, b, _ = planted_mixture(600, n_groups=8, merged=2, d=24, seed=5)
+    data = {"clip": a, "dino": b, "copy": a}
+    found = compare_models(data, ["clip", "dino", "copy"], pairs=[("clip", "dino")], dim=60)
+    page = Page(found._repr_html_())
+    assert page.words[:2] == summary_lines(found.pair("clip", "dino").record)
+    assert [row[:2] for row in page.rows[1:]][-1] == ["clip", "copy"]
+    assert page.rows[0] == ["first", "second", "SPEC-diff", "centred", "CKA", "unbiased CKA"]
+    assert page.rows[-1][4:] == ["1", "1"]
+    assert page.words[-1] == "600 rows. Not written."
 
 
 @pytest.fixture(scope="module")
