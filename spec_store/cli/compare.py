@@ -74,9 +74,9 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         "--pairs",
         type=_Pairs(),
         metavar="all|first|A:B,…",
-        help="Of more than two columns, the pairs whose clusters are wanted: all, first (the first column"
-        " with each of the others), or those named. Each is written under its own prefix. Default: none,"
-        " only the matrix of differences.",
+        help="Which pairs' clusters are wanted, where there are more than two columns: all, first (the first"
+        " column with each of the others), or those named. Each is written under its own prefix. Default:"
+        " none, only the matrix of differences.",
     ),
     click.option("--where", metavar="SQL", help="Compare and annotate only the rows that match this filter."),
     click.option(

