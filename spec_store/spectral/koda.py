@@ -11,9 +11,9 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # its submodules are imported when they are first used
@@ -27,11 +27,15 @@ from .spectrum import Modes, SecondMoment, Spectrum, centred_factor, second_mome
 __all__ = ["Epsilon", "koda"]
 
 # The multiplier is searched for until the objective is known to this, in units of the largest eigenvalue.
-_PRECISION = 1e-9
+_PRECISION = 1e-8
 _MOST_STEPS = 80
 _LARGEST_MULTIPLIER = 1e9
-# Matrices up to this size are decomposed, larger ones iterated.
-_LARGEST_DENSE = 200
+# Problems up to this size are solved whole.
+_LARGEST_WHOLE = 200
+# Eigenvectors by which a subspace is widened at once.
+_WIDER = 10
+# A vector adds nothing to a subspace from which it departs by this share of its length.
+_DEPENDENT = 1e-6
 
 Matrix = NDArray[np.float64]
 
@@ -141,14 +145,8 @@ class _Problem:
         rank = f.shape[1]
         if rank < self.moment.n_rows:  # a direction that neither sees: there are rows beyond the features
             a, b = np.pad(a, (0, 1)), np.pad(b, (0, 1))
-        basis = np.zeros((len(a), 0))
-        scale = float(np.linalg.eigvalsh(a)[-1]) if len(a) <= _LARGEST_DENSE else float(np.linalg.norm(a, 2))
-        for _ in range(min(k, rank)):
-            v = _best(a, b, limit, basis, scale)
-            if v is None or v @ a @ v <= least:
-                break
-            basis = np.column_stack([basis, v])
-        return self._modes(basis[:rank], end)
+        found = _directions(a, b, limit, min(k, rank), least)
+        return self._modes(found[:rank], end)
 
     def _modes(self, v: Matrix, end: int) -> Modes:
         f, moment = self.factor, self.moment
@@ -167,15 +165,82 @@ def _uncentred_factor(moment: SecondMoment) -> Matrix:
     return np.asarray(vectors[:, keep] * np.sqrt(values[keep]))
 
 
-def _best(a: Matrix, b: Matrix, limit: float, basis: Matrix, scale: float) -> Matrix | None:
-    """Among unit vectors orthogonal to a basis with vᵀBv ≤ limit one of the largest vᵀAv, shape (q,).
+def _directions(a: Matrix, b: Matrix, limit: float, k: int, least: float) -> Matrix:
+    """The first k directions, shape (q, k), or those of them that see more than `least`.
 
-    None where no vector satisfies the constraint.
+    Each is the best one in a subspace of leading eigenvectors, which is widened until the dual of the whole
+    problem says that nothing better lies outside.
     """
-    leading = _leading(a, b, basis)
+    q = len(a)
+    scale = float(np.max(np.diag(a), initial=0.0)) or 1.0
+    whole = q <= _LARGEST_WHOLE
+    chosen = np.zeros((q, 0))
+    space = np.eye(q) if whole else _leading(a, 2 * k, chosen)[1]
+    while chosen.shape[1] < k:
+        inside = space.T @ chosen
+        best = _best(space.T @ a @ space, space.T @ b @ space, limit, inside)
+        v = None if best is None else space @ best.vector
+        if not whole:
+            eta = _LARGEST_MULTIPLIER if best is None else best.multiplier
+            values, vectors = _leading(a - eta * b, _WIDER, chosen)
+            bound = float(values[-1]) + eta * limit
+            if v is None or bound - v @ a @ v > _PRECISION * scale:
+                wider = _orthonormal(np.column_stack([space, vectors]))
+                if wider.shape[1] > space.shape[1]:
+                    space = wider
+                    continue
+        if v is None or v @ a @ v <= least:
+            break
+        v = v - chosen @ (chosen.T @ v)
+        chosen = np.column_stack([chosen, v / np.linalg.norm(v)])
+    return chosen
+
+
+def _orthonormal(vectors: Matrix) -> Matrix:
+    """A basis of the span of vectors, those first that come first; nearly dependent ones are left out."""
+    q, r = np.linalg.qr(vectors)
+    lengths = np.linalg.norm(vectors, axis=0)
+    return np.asarray(q[:, np.abs(np.diag(r)) > _DEPENDENT * np.maximum(lengths, 1e-300)])
+
+
+def _leading(matrix: Matrix, k: int, without: Matrix) -> tuple[Matrix, Matrix]:
+    """The k largest eigenpairs, ascending, among vectors orthogonal to those of `without`.
+
+    Decomposed rather than iterated: the largest eigenvalues lie close together.
+    """
+    n = len(matrix)
+    inner = matrix
+    if without.shape[1]:
+        held = matrix @ without
+        cross = held @ without.T
+        inner = matrix - cross - cross.T + without @ (without.T @ held) @ without.T
+        inner = inner - 2 * float(np.abs(matrix).sum(axis=1).max()) * (without @ without.T)
+    values, vectors = scipy.linalg.eigh(inner, subset_by_index=[max(n - k, 0), n - 1])
+    return values, vectors
+
+
+class _Best(NamedTuple):
+    """A direction, and the multiplier of its constraint."""
+
+    vector: Matrix
+    multiplier: float
+
+
+def _best(a: Matrix, b: Matrix, limit: float, removed: Matrix) -> _Best | None:
+    """Among unit vectors orthogonal to `removed` with vᵀBv ≤ limit one of the largest vᵀAv, shape (q,).
+
+    None where no vector satisfies the constraint. Cost: some 15 eigendecompositions.
+    """
+    complement = scipy.linalg.null_space(removed.T) if removed.shape[1] else np.eye(len(a))
+    a, b = complement.T @ a @ complement, complement.T @ b @ complement
+    scale = float(np.max(np.diag(a), initial=0.0)) or 1.0
+
+    def leading(eta: float) -> Matrix:
+        return np.asarray(np.linalg.eigh(a - eta * b)[1][:, -1])
+
     first = leading(0.0)
     if first @ b @ first <= limit:
-        return first
+        return _Best(complement @ first, 0.0)
     low, v_low = 0.0, first
     high = 1.0
     v_high = leading(high)
@@ -188,7 +253,7 @@ def _best(a: Matrix, b: Matrix, limit: float, basis: Matrix, scale: float) -> Ma
     over, under = float(v_low @ b @ v_low) - limit, float(v_high @ b @ v_high) - limit
     for step in range(_MOST_STEPS):
         # What is lost against the dual's bound, and what the bracket leaves open.
-        if -under * high <= _PRECISION * scale or high - low <= 1e-14 * high:
+        if -under * high <= 0.1 * _PRECISION * scale or high - low <= 1e-14 * high:
             break
         share = over / (over - under) if step % 3 else 0.5
         eta = low + min(max(share, 0.01), 0.99) * (high - low)
@@ -198,11 +263,9 @@ def _best(a: Matrix, b: Matrix, limit: float, basis: Matrix, scale: float) -> Ma
             low, v_low, over = eta, v, excess
         else:
             high, v_high, under = eta, v, excess
-    else:
-        return _between(a, b, limit, v_low, v_high)
-    if -under * high <= _PRECISION * scale:
-        return v_high
-    return _between(a, b, limit, v_low, v_high)
+    if -under * high > 0.1 * _PRECISION * scale:
+        v_high = _between(a, b, limit, v_low, v_high)
+    return _Best(complement @ v_high, high)
 
 
 def _between(a: Matrix, b: Matrix, limit: float, v_low: Matrix, v_high: Matrix) -> Matrix:
@@ -219,33 +282,3 @@ def _between(a: Matrix, b: Matrix, limit: float, v_low: Matrix, v_high: Matrix) 
     turn = float(np.arccos(np.clip((limit - mean) / max(r, 1e-300), -1, 1)))
     both = [plane @ np.array([np.cos(t), np.sin(t)]) for t in ((phase + turn) / 2, (phase - turn) / 2)]
     return max(both, key=lambda v: float(v @ a @ v))
-
-
-def _leading(a: Matrix, b: Matrix, basis: Matrix) -> Callable[[float], Matrix]:
-    """A function of η: the leading eigenvector of A - ηB among vectors orthogonal to a basis."""
-    n = len(a)
-    if n <= _LARGEST_DENSE:
-        complement = scipy.linalg.null_space(basis.T) if basis.shape[1] else np.eye(n)
-        a_in, b_in = complement.T @ a @ complement, complement.T @ b @ complement
-        return lambda eta: complement @ np.linalg.eigh(a_in - eta * b_in)[1][:, -1]
-    start = np.random.default_rng(n).standard_normal(n)
-
-    def found(eta: float) -> Matrix:
-        nonlocal start
-        matrix = a - eta * b
-
-        def product(v: Matrix) -> Matrix:
-            v = v.ravel()
-            v = v - basis @ (basis.T @ v)
-            out = matrix @ v
-            return np.asarray(out - basis @ (basis.T @ out))
-
-        operator = scipy.sparse.linalg.LinearOperator((n, n), matvec=product, dtype=np.float64)
-        values, vectors = scipy.sparse.linalg.eigsh(operator, k=2, which="LA", v0=start, ncv=24, tol=1e-12)
-        v = vectors[:, int(np.argmax(values))]
-        v = v - basis @ (basis.T @ v)
-        v /= np.linalg.norm(v)
-        start = vectors.sum(axis=1)
-        return np.asarray(v)
-
-    return found
