@@ -1,7 +1,7 @@
 """spec-store: which rows of my table do two embedding models group differently?
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
-`solve`; `query`, `clusters`, `members`, `write_report`, `export`, `list_runs` and `undo` on an annotated
+`solve`; `query`, `clusters`, `members`, `report`, `export`, `list_runs` and `undo` on an annotated
 table; `align`, `update`, `load_map` and `gate` for a switch of models.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .workflows.members import Members, members
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
-    from .workflows.report import ReportOptions, write_report
+    from .workflows.report import ReportOptions, report
     from .workflows.times import TimesComparison, compare_times
     from .workflows.update import update
 
@@ -76,7 +76,7 @@ _HOMES = {
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
     "update": ".workflows.update",
-    "write_report": ".workflows.report",
+    "report": ".workflows.report",
 }
 
 __all__ = [
@@ -119,10 +119,10 @@ __all__ = [
     "load_map",
     "members",
     "query",
+    "report",
     "solve",
     "undo",
     "update",
-    "write_report",
 ]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from .errors import InputError
 from .progress import Progress, ProgressOption, silent
-from .report.text import visible
+from .reporting.text import visible
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

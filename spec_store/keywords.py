@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 
 from .alignment.fit import Kind
 from .options import Features, Kernel, Landmarks, Objective
-from .report.projection import Method
+from .reporting.projection import Method
 
 __all__ = ["AgainKeywords", "AlignKeywords", "CompareKeywords", "GateKeywords", "ReportKeywords"]
 

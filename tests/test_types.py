@@ -48,7 +48,7 @@ models = spec_store.compare_models("images", ["clip", "dino", "siglip"], pairs="
 reveal_type(models)  # ModelComparison
 reveal_type(models.pair("clip", "dino"))  # Comparison
 reveal_type(spec_store.compare_again(run.run_id, modes=10, eta=0.5))  # Comparison
-reveal_type(spec_store.write_report("images", "report.html", show=["label"]))  # Path
+reveal_type(spec_store.report("images", "report.html", show=["label"]))  # Path
 reveal_type(spec_store.export("images", "sample.parquet").projections)  # dict[str, tuple[str, str]]
 
 alignment = spec_store.align("images", "clip", "dino", kind="affine", steps=10, progress=None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotBetterError
-from ..report.alignments import format_share, headline_lines, maps_table
+from ..reporting.alignments import format_share, headline_lines, maps_table
 from .group import main
 from .help import headed, next_command
 from .options import (

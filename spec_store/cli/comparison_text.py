@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..report.findings import (
+from ..reporting.findings import (
     MOST_FINDINGS,
     changes_lines,
     figures_line,

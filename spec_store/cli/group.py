@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from ..errors import SpecStoreError
-from ..report.text import visible_lines
+from ..reporting.text import visible_lines
 from .help import HeadedCommand
 from .terminal import echo
 
@@ -23,7 +23,7 @@ _ORDER = [
     "compare",
     "clusters",
     "query",
-    "report",
+    "reporting",
     "export",
     "align",
     "gate",

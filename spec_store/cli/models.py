@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..report.findings import finding_lines, ratio_lines, summary_lines
-from ..report.text import format_number, visible
+from ..reporting.findings import finding_lines, ratio_lines, summary_lines
+from ..reporting.text import format_number, visible
 from .help import next_command
 from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..report.text import format_number, visible
+from ..reporting.text import format_number, visible
 from .comparison_text import print_comparison
 from .terminal import echo, echo_json, print_warnings, shown_progress
 

@@ -81,11 +81,11 @@ def report(
     spec-store report --table images -o report.html --show image,caption
     """
     from ..stores.references import split_columns
-    from ..workflows.report import ReportOptions, write_report
+    from ..workflows.report import ReportOptions, report
 
     columns = tuple(split_columns(show)) if show is not None else ()
     with shown_progress() as progress:
-        path = write_report(
+        path = report(
             table,
             output,
             prefix=prefix,

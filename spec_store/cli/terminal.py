@@ -15,7 +15,7 @@ import click
 from ..bars import shown_on
 from ..errors import InputError
 from ..progress import Progress
-from ..report.text import visible, visible_lines
+from ..reporting.text import visible, visible_lines
 from .text import aligned
 
 __all__ = [

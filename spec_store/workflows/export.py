@@ -17,8 +17,8 @@ from ..connector import Source, find_field
 from ..errors import InputError, MissingExtraError
 from ..options import LARGEST_SEED, check_choice, check_count
 from ..progress import ProgressOption
-from ..report.projection import Method, project
-from ..report.shares import is_scalar
+from ..reporting.projection import Method, project
+from ..reporting.shares import is_scalar
 from ..runs.records import ComparisonRecord
 from ..spectral.scoring import MODES_COLUMN, RESULT_COLUMNS
 from ..stores.files import atomic_file, check_replaceable

@@ -10,9 +10,9 @@ from html import escape
 
 from ..alignment.evaluate import Evaluation
 from ..alignment.options import AlignOptions
-from ..report.alignments import headline_lines, maps_table
-from ..report.findings import families, figures_line, other_column, seen_in_words, summary_lines
-from ..report.text import format_number, format_percent, visible
+from ..reporting.alignments import headline_lines, maps_table
+from ..reporting.findings import families, figures_line, other_column, seen_in_words, summary_lines
+from ..reporting.text import format_number, format_percent, visible
 from ..runs.clusters import ClusterRecord
 from ..runs.records import ComparisonRecord, ModelsRecord
 from .verdict_text import Verdicts, headline_sentence, outcome_sentence, slices_table, worst_first

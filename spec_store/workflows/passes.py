@@ -23,7 +23,7 @@ from ..stores.streaming import even_batches, ordered_map, usable_cores
 __all__ = ["ClusterTally", "accumulate", "one_blas_thread", "scored", "scored_on_demand", "tally_columns"]
 
 # A batch's own products are held in memory up to this many columns, one set per thread.
-_LARGEST_THREADED = 2048
+_LARGEST_THREADED = 4096
 _TOP_ROWS = 10
 
 

@@ -23,16 +23,16 @@ from ..errors import ColumnNotFoundError, InputError, did_you_mean
 from ..keywords import ReportKeywords
 from ..options import LARGEST_SEED, check_choice, check_count
 from ..progress import Progress, ProgressOption, timed
-from ..report.commands import align_command, compare_command, report_command
-from ..report.data import AlignedColumn, Examples, Making, Ranking, ReportData, ShownRow
-from ..report.extras import check_extra
-from ..report.findings import families
-from ..report.projection import Method, project
-from ..report.sample import ReportSample
-from ..report.shares import column_shares, is_scalar
-from ..report.similarity import kernel_blocks, nearest, spreads
-from ..report.text import visible
-from ..report.values import Viewer
+from ..reporting.commands import align_command, compare_command, report_command
+from ..reporting.data import AlignedColumn, Examples, Making, Ranking, ReportData, ShownRow
+from ..reporting.extras import check_extra
+from ..reporting.findings import families
+from ..reporting.projection import Method, project
+from ..reporting.sample import ReportSample
+from ..reporting.shares import column_shares, is_scalar
+from ..reporting.similarity import kernel_blocks, nearest, spreads
+from ..reporting.text import visible
+from ..reporting.values import Viewer
 from ..runs.records import ComparisonRecord
 from ..stores.files import atomic_file, check_replaceable
 from ..stores.filters import quoted
@@ -44,7 +44,7 @@ from .report_rows import read_in_pieces, read_sample, row_filter
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ReportOptions", "gather", "write_report"]
+__all__ = ["ReportOptions", "gather", "report"]
 
 _NEIGHBOURS = 8
 _BLOCKS = 8
@@ -102,7 +102,7 @@ class ReportOptions:
         return cls(**given)
 
 
-def write_report(
+def report(
     table: str,
     out: str | os.PathLike[str],
     *,
@@ -152,7 +152,7 @@ def write_report(
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
     with shown(progress) as update:
         data = gather(table, prefix=prefix, db=db, progress=update, options=options)
-    from ..report.page import render
+    from ..reporting.page import render
 
     page = render(data)
     with atomic_file(out) as stream:

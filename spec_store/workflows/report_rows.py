@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..connector import Source, find_field
 from ..errors import InputError, SpecStoreError
 from ..keys import key_family
-from ..report.data import RowFilter
-from ..report.sample import ReportSample
+from ..reporting.data import RowFilter
+from ..reporting.sample import ReportSample
 from ..runs.records import ComparisonRecord
 from ..stores.filters import quoted
 from ..stores.vectors import decode, vector_width

@@ -10,7 +10,7 @@ import spec_store
 from command import run
 from planted import planted_mixture
 from records import cluster, comparison
-from spec_store.report.findings import summary_lines
+from spec_store.reporting.findings import summary_lines
 from spec_store.workflows.models import compare_models
 from spec_store.workflows.notebook import comparison_html
 
