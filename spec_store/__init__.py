@@ -1,8 +1,8 @@
 """spec-store: which rows of my table do two embedding models group differently?
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
-`solve`; `query`, `clusters`, `members`, `list_runs` and `undo` on an annotated table; `align`, `update`,
-`load_map` and `gate` for a switch of models.
+`solve`; `query`, `clusters`, `members`, `report`, `list_runs` and `undo` on an annotated table; `align`,
+`update`, `load_map` and `gate` for a switch of models.
 """
 
 from importlib import import_module
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.members import Members, members
     from .workflows.query import clusters, list_runs, query, undo
+    from .workflows.report import ReportOptions, report
     from .workflows.update import update
 
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
+    "ReportOptions": ".workflows.report",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
     "align": ".workflows.align",
@@ -60,6 +62,7 @@ _HOMES = {
     "load_map": ".alignment",
     "members": ".workflows.members",
     "query": ".workflows.query",
+    "report": ".workflows.report",
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
     "update": ".workflows.update",
@@ -83,6 +86,7 @@ __all__ = [
     "Modes",
     "NystroemMap",
     "RandomFourierMap",
+    "ReportOptions",
     "SpecStoreError",
     "Spectrum",
     "align",
@@ -97,6 +101,7 @@ __all__ = [
     "load_map",
     "members",
     "query",
+    "report",
     "solve",
     "undo",
     "update",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotBetterError
-from ..report.text import format_number
+from ..reporting.text import format_number
 from .group import main
 from .help import headed, next_command
 from .options import (

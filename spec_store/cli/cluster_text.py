@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..report.figures import (
+from ..reporting.figures import (
     READING,
     figure_rows,
     gap_sentence,
@@ -13,8 +13,8 @@ from ..report.figures import (
     seen_sentence,
     words_sentence,
 )
-from ..report.findings import WIDTH, families, finding, seen_in_words, summary_lines, wrapped
-from ..report.text import format_decimals, format_number, format_percent, visible
+from ..reporting.findings import WIDTH, families, finding, seen_in_words, summary_lines, wrapped
+from ..reporting.text import format_decimals, format_number, format_percent, visible
 from .text import aligned
 
 if TYPE_CHECKING:

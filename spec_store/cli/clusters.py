@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..report.findings import WIDTH, families, finding, summary_lines, wrapped
+from ..reporting.findings import WIDTH, families, finding, summary_lines, wrapped
 from .cluster_text import full_lines, labels_text, overview, reading_lines, rejected_values
 from .group import main
 from .help import headed, next_command

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..report.findings import (
+from ..reporting.findings import (
     MOST_FINDINGS,
     changes_lines,
     figures_line,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from ..errors import InputError
-from ..report.text import visible_lines
+from ..reporting.text import visible_lines
 from .terminal import echo_table, stdout_errors
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..report.text import format_number
+from ..reporting.text import format_number
 from .group import main
 from .help import headed, next_command
 from .options import json_option, location_options, table_option

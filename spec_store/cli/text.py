@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..report.text import display_width, visible
+from ..reporting.text import display_width, visible
 
 __all__ = ["aligned", "shortened"]
 
