@@ -26,7 +26,7 @@
   function say(text) {
     status.textContent = text;
     clearTimeout(clearing);
-    clearing = setTimeout(() => { status.textContent = ""; }, 2500);
+    clearing = setTimeout(() => { status.textContent = ""; }, 5000);
   }
 
   document.addEventListener("click", async (event) => {
