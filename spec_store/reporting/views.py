@@ -26,11 +26,14 @@ __all__ = [
     "kernel_charts",
     "model_tables",
     "shares_tables",
+    "shows_tiles",
     "similarity_rows",
     "spectrum_charts",
 ]
 
 _THUMBNAILS = 5
+# Characters of a text that has room under a thumbnail.
+_LONGEST_UNDER_PICTURE = 16
 
 
 class Figure(NamedTuple):
@@ -66,11 +69,12 @@ class ExampleGroup(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What one embedding answers to a query: rows, and whether each is a member."""
+    """What one embedding answers to a query: rows, nearest first, and whether each is a member."""
 
     column: str
     sentence: str
-    rows: tuple[tuple[ShownRow, bool], ...]
+    rows: tuple[ShownRow, ...]
+    members: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,13 @@ def colours(data: ReportData) -> dict[int, str]:
             lightness, chroma = ((0.68, 0.17), (0.56, 0.15), (0.78, 0.13))[i % 3]
             found[number] = f"oklch({lightness} {chroma} {hue:.0f})"
     return found
+
+
+def shows_tiles(data: ReportData) -> bool:
+    """Whether rows are shown as pictures with a few words under them; else they are lines of a table."""
+    texts = [len(v.text) for row in data.rows for v in row.values if v.image is None]
+    pictures = any(v.image is not None for row in data.rows for v in row.values)
+    return pictures and (not texts or float(np.quantile(texts, 0.9)) <= _LONGEST_UNDER_PICTURE)
 
 
 def headline_figures(run: ComparisonRecord) -> list[Figure]:
@@ -258,8 +269,7 @@ def _answers(data: ReportData, ranking: Ranking) -> tuple[Answer, ...]:
             f"By {visible(column)} {sum(n.members)} of the {len(n.rows)} nearest sampled rows are members,"
             f" and {wide} of the {n.n_wide:,} nearest."
         )
-        rows = tuple((data.rows[i], member) for i, member in zip(n.rows, n.members, strict=True))
-        answers.append(Answer(column, said, rows))
+        answers.append(Answer(column, said, tuple(data.rows[i] for i in n.rows), n.members))
     return tuple(answers)
 
 

@@ -30,7 +30,7 @@ from ..reporting.sample import ReportSample
 from ..reporting.shares import column_shares, is_scalar
 from ..reporting.similarity import kernel_blocks, nearest, spreads
 from ..reporting.text import visible
-from ..reporting.values import Viewer
+from ..reporting.values import Shown, Viewer
 from ..runs.records import ComparisonRecord
 from ..stores.files import atomic_file, check_replaceable
 from ..stores.filters import quoted
@@ -195,7 +195,7 @@ def gather(
             progress=lambda n: progress("examples", n, run.n_rows),
         )
         examples = {
-            n: Examples(*(_table_rows(t, shown, key, viewer) for t in (d.typical, d.at_random, d.near)))
+            n: Examples(*(_table_rows(t, shown, viewer) for t in (d.typical, d.at_random, d.near)))
             for n, d in drawn.items()
         }
     with timed(seconds, "maps"):
@@ -291,36 +291,33 @@ def _sample_rows(
     viewer: Viewer,
     progress: Progress,
 ) -> tuple[ShownRow, ...]:
-    names = [sample.others.column(key) if key else sample.keys][0].to_pylist()
+    keys = sample.others.column(key) if key else sample.keys
+    names = [visible(str(name)) for name in keys.to_pylist()]
     if not shown:
-        return tuple(ShownRow(str(name), ()) for name in names)
+        return tuple(ShownRow(name, ()) for name in names)
     progress("values", 0, len(sample))
-    found: list[ShownRow] = []
+    values: list[tuple[Shown, ...]] = []
     for piece in read_in_pieces(source, sample.keys, shown):
         columns = [
             [viewer.show(c, v, size=_SMALL, most=_SHORT_TEXT) for v in piece.column(c).to_pylist()]
             for c in shown
         ]
-        found += [
-            ShownRow(str(name), values)
-            for name, values in zip(names[len(found) :], zip(*columns, strict=True), strict=False)
-        ]
+        values += zip(*columns, strict=True)
         progress("values", len(piece), len(sample))
-    return tuple(found)
+    return tuple(ShownRow(name, row) for name, row in zip(names, values, strict=True))
 
 
-def _table_rows(
-    table: pa.Table, shown: Sequence[str], key: str | None, viewer: Viewer
-) -> tuple[ShownRow, ...]:
-    """Rows of `members`, which begin with what names them."""
-    names = table.column(0) if key or table.column_names[0] not in shown else None
+def _table_rows(table: pa.Table, shown: Sequence[str], viewer: Viewer) -> tuple[ShownRow, ...]:
+    """Rows of `members`, which begin with what names them and end with their membership."""
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    places = [table.column_names.index(name) for name in shown]
     return tuple(
         ShownRow(
-            None if names is None else visible(str(names[i])),
-            tuple(viewer.show(c, row[c]) for c in shown),
-            row["membership"],
+            visible(str(row[0])),
+            tuple(viewer.show(c, row[i]) for c, i in zip(shown, places, strict=True)),
+            row[-1],
         )
-        for i, row in enumerate(table.to_pylist())
+        for row in rows
     )
 
 

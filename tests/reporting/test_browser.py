@@ -129,7 +129,7 @@ def test_a_brush_selects_in_both_maps_and_its_filter_selects_the_same_rows(open_
     n = n_selected(page)
     assert n > 10
     assert drawn(second) != before
-    assert page.locator("#picked-rows .row").count() == min(n, 48)
+    assert page.locator("#picked-rows tbody tr").count() == min(n, 48)
     where = page.locator(".picked .sql code").text_content()
     found = spec_store.query("things", where, select=["id"], db=things.db).read_all()
     assert len(found) == n
