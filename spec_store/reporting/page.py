@@ -111,9 +111,15 @@ def _template() -> jinja2.Template:
     environment.filters["visible"] = lambda text: visible(str(text))
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["decimals"] = format_decimals
+    environment.filters["membership"] = _membership
     environment.filters["number"] = format_number
     environment.filters["percent"] = format_percent
     return environment.get_template("page.html.jinja")
+
+
+def _membership(value: float) -> str:
+    """Two decimals; a row just outside is not shown as one that is in."""
+    return "<0.50" if 0.495 <= value < 0.5 else f"{value:.2f}"
 
 
 def _asset(name: str) -> str:

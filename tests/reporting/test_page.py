@@ -5,14 +5,21 @@ import hashlib
 import html
 import json
 import re
+from dataclasses import replace
 
+import lancedb
+import pyarrow as pa
 import pytest
 
 import spec_store
 from command import run
+from planted import planted_mixture, vectors
 from reported import HOSTILE, URL, compared, create_table
 from spec_store.errors import ColumnNotFoundError, InputError, MissingExtraError, TableNotFoundError
-from spec_store.reporting.page import script_json
+from spec_store.progress import silent
+from spec_store.reporting.data import ModelMatrix
+from spec_store.reporting.page import render, script_json
+from spec_store.workflows.report import ReportOptions, gather
 
 BLOCK = re.compile(r"<(script|style)([^>]*)>(.*?)</\1>", re.DOTALL)
 
@@ -137,6 +144,28 @@ def test_a_table_of_results_alone_has_a_page_without_maps(tmp_path):
     assert "<canvas" not in page
     assert "clip and dino are not in table" in html.unescape(page)
     assert '<article class="card' in page
+
+
+def test_embeddings_that_agree_have_a_page_that_says_so(tmp_path):
+    a = vectors(planted_mixture(300, d=16)[0])
+    lancedb.connect(tmp_path).create_table("same", pa.table({"one": a, "other": a}))
+    spec_store.compare("same", ["one", "other"], db=tmp_path, write=True)
+    page = spec_store.report("same", tmp_path / "page.html", db=tmp_path).read_text()
+    assert "the embeddings group these rows alike, as far as 300 rows tell." in page
+    assert page.count("<canvas") == 2
+    assert "<article" not in page
+
+
+def test_several_models_come_first(things):
+    options = ReportOptions(projection="pca", sample_rows=20, clusters=1)
+    data = gather("things", prefix=None, db=things.db, progress=silent, options=options)
+    values = [[0.0, 0.25, 0.5], [0.25, 0.0, None], [0.5, None, 0.0]]
+    models = ModelMatrix(("clip", "<dino>", "siglip"), values, values, values)
+    page = render(replace(data, models=models))
+    assert page.index("3 models") < page.index("clip</span> against")
+    assert page.count('<th scope="row">&lt;dino&gt;</th>') == 3
+    assert page.count('<td class="number h10">0.5</td>') == 6
+    assert page.count('<td class="number h0">-</td>') == 6
 
 
 def test_a_page_is_small(things):
