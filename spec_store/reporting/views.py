@@ -245,11 +245,12 @@ def card_of(data: ReportData, number: int) -> Card:
             ExampleGroup("Members at random", "A good head must not hide a bad tail.", found.at_random),
             ExampleGroup("Just outside", outside, found.near),
         )
+    seen = seen_in_words(cluster)
     return Card(
         cluster=cluster,
         side="a" if cluster.side == run.columns[0] else "b",
         title=visible(cluster.name or f"Cluster {number}"),
-        seen=seen_in_words(cluster),
+        seen=f"in {visible(other_column(run.columns, cluster.side))}: {seen}" if seen else "",
         sentence=finding(cluster, run.columns),
         examples=tuple(group for group in examples if group.rows),
         query=None if ranking is None else data.rows[ranking.query],
