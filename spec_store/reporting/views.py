@@ -119,10 +119,10 @@ class Cell(NamedTuple):
 
 
 class HeatRow(NamedTuple):
-    """A row of a table of such cells; `number` is its cluster's, 0 for none."""
+    """A row of a table of such cells, of a cluster or of none."""
 
     name: str
-    number: int
+    number: int | None
     cells: tuple[Cell, ...]
 
 
@@ -332,7 +332,7 @@ def shares_tables(data: ReportData) -> list[Heat]:
     """For each scalar column the shares of its values, in all sampled rows and in each cluster."""
     tables = []
     for shares in data.shares:
-        rows = [_shares_row("all rows", 0, shares.everywhere)]
+        rows = [_shares_row("all rows", None, shares.everywhere)]
         for number in data.clusters:
             counts = shares.within[data.sample.numbers.index(number)]
             rows.append(_shares_row(str(number), number, counts))
@@ -341,7 +341,7 @@ def shares_tables(data: ReportData) -> list[Heat]:
     return tables
 
 
-def _shares_row(name: str, number: int, counts: NDArray[np.int64]) -> HeatRow:
+def _shares_row(name: str, number: int | None, counts: NDArray[np.int64]) -> HeatRow:
     total = int(counts.sum())
     cells = [Cell(f"{total:,}", 0)]
     for n in counts:
@@ -361,7 +361,9 @@ def model_tables(data: ReportData) -> list[Heat]:
         most = max((v for row in values for v in row if v is not None), default=0.0) or 1.0
         rows = [
             HeatRow(
-                column, 0, tuple(Cell(format_number(v), round(10 * max(v or 0.0, 0.0) / most)) for v in row)
+                column,
+                None,
+                tuple(Cell(format_number(v), round(10 * max(v or 0.0, 0.0) / most)) for v in row),
             )
             for column, row in zip(models.columns, values, strict=True)
         ]
