@@ -138,6 +138,20 @@ def test_a_brush_selects_in_both_maps_and_its_filter_selects_the_same_rows(open_
     assert drawn(second) == before
 
 
+def test_pictures_with_a_few_words_stand_side_by_side(open_page, things, tmp_path):
+    path = spec_store.report(
+        "things", tmp_path / "tiles.html", db=things.db, show=("picture", "size"), projection="pca"
+    )
+    page = open_page(PHONE, path=path)
+    drag(page, page.locator("canvas").last)
+    shown = page.locator("#picked-rows .row")
+    assert shown.count() == min(n_selected(page), 48)
+    assert shown.first.locator("img").is_visible()
+    assert page.locator(".card .rows .row img").count() > 0
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert page.said == []
+
+
 def test_a_cluster_is_selected_by_its_own_filter(open_page, things):
     page = open_page()
     chip = page.locator(".chip[data-cluster]").first
