@@ -73,10 +73,10 @@ _HOMES = {
     "load_map": ".alignment",
     "members": ".workflows.members",
     "query": ".workflows.query",
+    "report": ".workflows.report",
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
     "update": ".workflows.update",
-    "report": ".workflows.report",
 }
 
 __all__ = [

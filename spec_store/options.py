@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from .errors import InputError, did_you_mean
 
 __all__ = [
+    "CHANGEABLE",
     "LARGEST_BATCH",
     "LARGEST_SEED",
     "MOST_THREADS",
@@ -33,6 +34,20 @@ Kernel = Literal["gaussian", "cosine"]
 Features = Literal["nystroem", "orf", "rff"]
 Landmarks = Literal["kmeans", "uniform"]
 Objective = Literal["difference", "koda"]
+
+CHANGEABLE = (
+    "modes",
+    "eta",
+    "center",
+    "objective",
+    "epsilon",
+    "prefix",
+    "describe",
+    "write_modes",
+    "batch_rows",
+    "threads",
+)
+"""Options in which an answer from a recorded run may differ from it: all others are part of its state."""
 
 _DEFAULT_DIM = {"nystroem": 500, "orf": 1000, "rff": 3000}
 

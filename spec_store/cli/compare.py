@@ -115,7 +115,7 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         "--keep-sample/--no-keep-sample",
         default=True,
         show_default=True,
-        help="Keep the sampled vectors with the recorded run, so that reports and answers from it read none.",
+        help="Keep the sampled vectors with the recorded run, so that answers from it read none.",
     ),
     click.option(
         "--align",

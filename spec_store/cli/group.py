@@ -23,7 +23,7 @@ _ORDER = [
     "compare",
     "clusters",
     "query",
-    "reporting",
+    "report",
     "export",
     "align",
     "gate",

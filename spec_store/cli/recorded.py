@@ -43,7 +43,8 @@ def compare_recorded(
     given
         Names of the parameters that stand on the command line.
     """
-    from ..workflows.again import CHANGEABLE, compare_again, recorded_comparison
+    from ..options import CHANGEABLE
+    from ..workflows.again import compare_again, recorded_comparison
     from ..workflows.models import chosen_pairs
 
     fixed = [name for name in given if name not in (*CHANGEABLE, *_NOT_FIXED)]

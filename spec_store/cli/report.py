@@ -81,11 +81,12 @@ def report(
     spec-store report --table images -o report.html --show image,caption
     """
     from ..stores.references import split_columns
-    from ..workflows.report import ReportOptions, report
+    from ..workflows.report import ReportOptions
+    from ..workflows.report import report as write
 
     columns = tuple(split_columns(show)) if show is not None else ()
     with shown_progress() as progress:
-        path = report(
+        path = write(
             table,
             output,
             prefix=prefix,

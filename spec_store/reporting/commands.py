@@ -7,18 +7,25 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..options import CompareOptions
+from ..options import CHANGEABLE, CompareOptions
 
 if TYPE_CHECKING:
     from ..runs.records import AlignmentRecord, ComparisonRecord
 
 __all__ = ["align_command", "compare_command"]
 
-_OPPOSITES = {"describe": "--no-describe", "center": "--no-center", "normalize": "--no-normalize"}
+_OPPOSITES = {
+    "describe": "--no-describe",
+    "center": "--no-center",
+    "normalize": "--no-normalize",
+    "keep_sample": "--no-keep-sample",
+}
 
 
 def compare_command(run: ComparisonRecord, *location: str) -> str:
     """The command line of a comparison, without the options that have their default; the seed always.
+
+    One that was solved from another run's state is repeated from that.
 
     Parameters
     ----------
@@ -26,15 +33,19 @@ def compare_command(run: ComparisonRecord, *location: str) -> str:
         The words that name the database.
     """
     words = ["spec-store", "compare"]
-    if run.table is not None:
-        words += ["--table", run.table]
-    words += ["--cols", ",".join(run.columns), *location]
     defaults = {f.name: f.default for f in dataclasses.fields(CompareOptions)}
     changed = {
         name: value
         for name, value in run.options.items()
         if name == "seed" or (name in defaults and value != defaults[name])
     }
+    if run.state_run is not None:
+        changed = {name: value for name, value in changed.items() if name in CHANGEABLE}
+        words += ["--from-run", run.state_run, "--pairs", ":".join(run.columns), *location]
+        return shlex.join([*words, *_flags(changed)])
+    if run.table is not None:
+        words += ["--table", run.table]
+    words += ["--cols", ",".join(run.references or run.columns), *location]
     return shlex.join([*words, *_flags(changed)])
 
 

@@ -70,14 +70,14 @@ class ShownRow:
     Attributes
     ----------
     key
-        What names it; None where no column does.
+        What names it: of the key of the comparison, else of the store's own.
     values
         Of the columns that are shown, in their order.
     membership
         Its relative membership in the cluster that it stands in.
     """
 
-    key: str | None
+    key: str
     values: tuple[Shown, ...]
     membership: float | None = None
 

@@ -32,6 +32,7 @@ from .views import (
     model_tables,
     record_of,
     shares_tables,
+    shows_tiles,
     similarity_rows,
     spectrum_charts,
 )
@@ -71,6 +72,7 @@ def render(data: ReportData) -> str:
         style=Markup(style),
         script=Markup(script),
         state=Markup(script_json(_state(data, by_cluster))),
+        tiles=shows_tiles(data),
         models=model_tables(data),
         headline=summary_lines(data.run),
         figures=headline_figures(data.run),
@@ -109,9 +111,15 @@ def _template() -> jinja2.Template:
     environment.filters["visible"] = lambda text: visible(str(text))
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["decimals"] = format_decimals
+    environment.filters["membership"] = _membership
     environment.filters["number"] = format_number
     environment.filters["percent"] = format_percent
     return environment.get_template("page.html.jinja")
+
+
+def _membership(value: float) -> str:
+    """Two decimals; a row just outside is not shown as one that is in."""
+    return "<0.50" if 0.495 <= value < 0.5 else f"{value:.2f}"
 
 
 def _asset(name: str) -> str:
@@ -145,6 +153,8 @@ def _state(data: ReportData, by_cluster: dict[int, str]) -> dict[str, object]:
         ],
         "first": first,
         "members": members,
+        "tiles": shows_tiles(data),
+        "columns": [data.key or "row", *data.shown],
         "rows": [_state_row(row, pictures) for row in data.rows],
         "pictures": pictures,
         "filter": data.filter and {"column": data.filter.column, "values": data.filter.literals},

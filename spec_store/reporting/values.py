@@ -10,10 +10,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from .text import visible_lines
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Shown", "Viewer"]
 
@@ -118,12 +121,14 @@ class Viewer:
         return Shown("image", text, f"data:image/{kind};base64,{base64.b64encode(data).decode()}", small)
 
 
-def _encoded(picture: Any, size: int, small: bool) -> tuple[bytes, str]:
-    """A thumbnail without loss where that is small, else in WebP."""
-    mode = picture.mode
-    clear = mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    grey = mode in ("1", "L", "I;16", "I", "F")
-    thumbnail = picture.convert("RGBA" if clear else "L" if grey else "RGB")
+def _encoded(picture: Image.Image, size: int, small: bool) -> tuple[bytes, str]:
+    """A thumbnail: without loss where that is small, else in WebP."""
+    if picture.mode.startswith(("I", "F")):  # 16 bits and more: the range that it has, as eight
+        low, high = picture.getextrema()
+        scale = 255 / ((high - low) or 1)
+        picture = picture.convert("F").point(lambda v: v * scale - low * scale)
+    clear = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+    thumbnail = picture.convert("RGBA" if clear else "L" if picture.mode in ("1", "L", "F") else "RGB")
     out = io.BytesIO()
     if small:
         thumbnail.save(out, "PNG", optimize=True)

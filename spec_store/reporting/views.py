@@ -26,11 +26,14 @@ __all__ = [
     "kernel_charts",
     "model_tables",
     "shares_tables",
+    "shows_tiles",
     "similarity_rows",
     "spectrum_charts",
 ]
 
 _THUMBNAILS = 5
+# Characters of a text that has room under a thumbnail.
+_LONGEST_UNDER_PICTURE = 16
 
 
 class Figure(NamedTuple):
@@ -66,11 +69,12 @@ class ExampleGroup(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What one embedding answers to a query: rows, and whether each is a member."""
+    """What one embedding answers to a query: rows, nearest first, and whether each is a member."""
 
     column: str
     sentence: str
-    rows: tuple[tuple[ShownRow, bool], ...]
+    rows: tuple[ShownRow, ...]
+    members: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,10 @@ class Cell(NamedTuple):
 
 
 class HeatRow(NamedTuple):
-    """A row of a table of such cells; `number` is its cluster's, 0 for none."""
+    """A row of a table of such cells, of a cluster or of none."""
 
     name: str
-    number: int
+    number: int | None
     cells: tuple[Cell, ...]
 
 
@@ -146,6 +150,13 @@ def colours(data: ReportData) -> dict[int, str]:
             lightness, chroma = ((0.68, 0.17), (0.56, 0.15), (0.78, 0.13))[i % 3]
             found[number] = f"oklch({lightness} {chroma} {hue:.0f})"
     return found
+
+
+def shows_tiles(data: ReportData) -> bool:
+    """Whether rows are shown as pictures with a few words under them; else they are lines of a table."""
+    texts = [len(v.text) for row in data.rows for v in row.values if v.image is None]
+    pictures = any(v.image is not None for row in data.rows for v in row.values)
+    return pictures and (not texts or float(np.quantile(texts, 0.9)) <= _LONGEST_UNDER_PICTURE)
 
 
 def headline_figures(run: ComparisonRecord) -> list[Figure]:
@@ -234,11 +245,12 @@ def card_of(data: ReportData, number: int) -> Card:
             ExampleGroup("Members at random", "A good head must not hide a bad tail.", found.at_random),
             ExampleGroup("Just outside", outside, found.near),
         )
+    seen = seen_in_words(cluster)
     return Card(
         cluster=cluster,
         side="a" if cluster.side == run.columns[0] else "b",
         title=visible(cluster.name or f"Cluster {number}"),
-        seen=seen_in_words(cluster),
+        seen=f"in {visible(other_column(run.columns, cluster.side))}: {seen}" if seen else "",
         sentence=finding(cluster, run.columns),
         examples=tuple(group for group in examples if group.rows),
         query=None if ranking is None else data.rows[ranking.query],
@@ -258,8 +270,7 @@ def _answers(data: ReportData, ranking: Ranking) -> tuple[Answer, ...]:
             f"By {visible(column)} {sum(n.members)} of the {len(n.rows)} nearest sampled rows are members,"
             f" and {wide} of the {n.n_wide:,} nearest."
         )
-        rows = tuple((data.rows[i], member) for i, member in zip(n.rows, n.members, strict=True))
-        answers.append(Answer(column, said, rows))
+        answers.append(Answer(column, said, tuple(data.rows[i] for i in n.rows), n.members))
     return tuple(answers)
 
 
@@ -321,7 +332,7 @@ def shares_tables(data: ReportData) -> list[Heat]:
     """For each scalar column the shares of its values, in all sampled rows and in each cluster."""
     tables = []
     for shares in data.shares:
-        rows = [_shares_row("all rows", 0, shares.everywhere)]
+        rows = [_shares_row("all rows", None, shares.everywhere)]
         for number in data.clusters:
             counts = shares.within[data.sample.numbers.index(number)]
             rows.append(_shares_row(str(number), number, counts))
@@ -330,7 +341,7 @@ def shares_tables(data: ReportData) -> list[Heat]:
     return tables
 
 
-def _shares_row(name: str, number: int, counts: NDArray[np.int64]) -> HeatRow:
+def _shares_row(name: str, number: int | None, counts: NDArray[np.int64]) -> HeatRow:
     total = int(counts.sum())
     cells = [Cell(f"{total:,}", 0)]
     for n in counts:
@@ -350,7 +361,9 @@ def model_tables(data: ReportData) -> list[Heat]:
         most = max((v for row in values for v in row if v is not None), default=0.0) or 1.0
         rows = [
             HeatRow(
-                column, 0, tuple(Cell(format_number(v), round(10 * max(v or 0.0, 0.0) / most)) for v in row)
+                column,
+                None,
+                tuple(Cell(format_number(v), round(10 * max(v or 0.0, 0.0) / most)) for v in row),
             )
             for column, row in zip(models.columns, values, strict=True)
         ]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ..connector import Location, Source
 from ..errors import InputError
 from ..keywords import AgainKeywords
-from ..options import CompareOptions, default_prefix
+from ..options import CHANGEABLE, CompareOptions, default_prefix
 from ..progress import ProgressOption
 from ..runs.records import ComparisonRecord, ModelsRecord
 from ..runs.registry import Registry
@@ -30,21 +30,7 @@ from .solving import Question, compared, kept_state
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["CHANGEABLE", "compare_again", "kept_basis", "kept_sample", "recorded_comparison"]
-
-CHANGEABLE = (
-    "modes",
-    "eta",
-    "center",
-    "objective",
-    "epsilon",
-    "prefix",
-    "describe",
-    "write_modes",
-    "batch_rows",
-    "threads",
-)
-"""Options that can be others than the run's: all others are part of its state."""
+__all__ = ["compare_again", "kept_basis", "kept_sample", "recorded_comparison"]
 
 
 def compare_again(

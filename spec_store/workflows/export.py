@@ -128,7 +128,7 @@ def export(
     _check_names(source, [*own, *results], places)
     with shown(progress) as update:
         update("sample", 0, rows)
-        sample = read_sample(source, run, columns=list(places), others=[*own, *results], n=rows, seed=seed)
+        sample = read_sample(source, run, list(places), [*own, *results], n=rows, seed=seed)
         update("sample", rows, rows)
         written = sample.others.add_column(0, source.key, sample.keys)
         if projection != "none":

@@ -12,33 +12,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ..bars import shown
-from ..connector import Source, find_field, is_own_result
-from ..describe import candidates
-from ..errors import ColumnNotFoundError, InputError, did_you_mean
+from ..connector import Source
+from ..errors import InputError, did_you_mean
 from ..keywords import ReportKeywords
 from ..options import LARGEST_SEED, check_choice, check_count
 from ..progress import Progress, ProgressOption, timed
 from ..reporting.commands import align_command, compare_command, report_command
-from ..reporting.data import AlignedColumn, Examples, Making, Ranking, ReportData, ShownRow
+from ..reporting.data import Examples, Making, ModelMatrix, Ranking, ReportData, ShownRow
 from ..reporting.extras import check_extra
 from ..reporting.findings import families
-from ..reporting.projection import Method, project
+from ..reporting.projection import Method
 from ..reporting.sample import ReportSample
-from ..reporting.shares import column_shares, is_scalar
+from ..reporting.shares import column_shares
 from ..reporting.similarity import kernel_blocks, nearest, spreads
 from ..reporting.text import visible
-from ..reporting.values import Viewer
-from ..runs.records import ComparisonRecord
+from ..reporting.values import Shown, Viewer
+from ..runs.records import ComparisonRecord, ModelsRecord
+from ..runs.registry import Registry
 from ..stores.files import atomic_file, check_replaceable
-from ..stores.filters import quoted
-from ..stores.locate import Database, open_table
-from .annotated import find_comparison, held_alignments
+from ..stores.locate import open_table
+from ..stores.tables import Database
+from .annotated import find_comparison
 from .members import members_of
+from .report_columns import ReportColumns
+from .report_maps import stored_maps
 from .report_rows import read_in_pieces, read_sample, row_filter
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ __all__ = ["ReportOptions", "gather", "report"]
 _NEIGHBOURS = 8
 _BLOCKS = 8
 _BLOCK_ROWS = 24
-_SHOWN_BY_DEFAULT = 4
-_MOST_SHARED = 24
 # Of all pictures, before base64 makes a third more of them: the page is to stay under 10 MB.
 _IMAGE_BYTES = 5 << 20
 # Sampled rows, of which there are thousands, are shown smaller than those of a card.
@@ -166,189 +164,130 @@ def gather(
     """Read and compute what a page shows of the newest comparison of a table."""
     source = open_table(table, db)
     run = find_comparison(source, prefix=prefix)
-    for name in options.show:
-        find_field(source, name)
-    seconds: dict[str, float] = {}
-    aligned = _aligned(source, run)
-    held = [c for c in run.columns if _has(source, c)]
-    key = run.options.get("key")
-    key = key if key is not None and key in source.schema.names else None
-    scalars = _scalars(source, run)
+    columns = ReportColumns.of(source, run, options.show)
+    numbers = _numbers(run, options.clusters)
     viewer = Viewer(image_bytes=_IMAGE_BYTES)
-    others = [*([key] if key else []), *scalars]
+    seconds: dict[str, float] = {}
     progress("sample", 0, options.sample_rows)
     with timed(seconds, "sample"):
-        columns = [*held, *([aligned.name] if aligned else [])]
-        sample, aligned = _sampled(source, run, columns, others, aligned, options)
-        shown = options.show or _chosen(source, run, sample, key)
+        values = columns.values(with_shown=not source.random_access)
+        sample = read_sample(source, run, columns.vectors, values, n=options.sample_rows, seed=options.seed)
     progress("sample", options.sample_rows, options.sample_rows)
     with timed(seconds, "values"):
-        rows = _sample_rows(source, sample, shown, key, viewer, progress)
-    ordered = tuple(c.cluster for family in families(run.clusters) for c in family)
-    strongest = {
-        c.cluster
-        for c in sorted(run.clusters, key=lambda c: -(c.share or 0) * (c.gap or 0))[: options.clusters]
-    }
-    numbers = tuple(n for n in ordered if n in strongest)
+        rows = _sample_rows(source, sample, columns, viewer, progress)
     with timed(seconds, "examples"):
-        progress("examples", 0, run.n_rows)
-        drawn = members_of(
-            source,
-            run,
-            numbers,
-            columns=list(shown),
-            n=options.rows,
-            seed=options.seed,
-            near=True,
-            progress=lambda n: progress("examples", n, run.n_rows),
-        )
-        examples = {
-            n: Examples(*(_table_rows(t, shown, key, viewer) for t in (d.typical, d.at_random, d.near)))
-            for n, d in drawn.items()
-        }
+        examples = _examples(source, run, numbers, columns.shown, viewer, options, progress)
     with timed(seconds, "maps"):
-        maps = _maps(sample, held, options, progress)
-    bandwidths = {**run.bandwidth, **({aligned.name: run.bandwidth[aligned.space]} if aligned else {})}
-    location = _location_words(source)
-    making = Making(
-        place=source.describe(),
-        commands=(
-            ("The comparison", compare_command(run, *location)),
-            *([("The alignment", align_command(aligned.record, *location))] if aligned else []),
-            ("This page", report_command(run, table, options, *location)),
-        ),
-        method=options.projection,
-        seed=options.seed,
-        created_at=datetime.now(timezone.utc),
-        versions=_versions(),
-        seconds=seconds,
-    )
+        maps = stored_maps(
+            source, run, sample, columns.embeddings, options.projection, options.seed, progress
+        )
+    bandwidths = columns.bandwidths(run)
+    blocks = kernel_blocks(sample, numbers[:_BLOCKS], bandwidths, rows=_BLOCK_ROWS)
     return ReportData(
         run=run,
-        making=making,
+        making=_making(source, run, table, columns, options, seconds),
         clusters=numbers,
         sample=sample,
         rows=rows,
-        shown=tuple(shown),
-        n_omitted=viewer.n_omitted,
-        key=key,
-        filter=row_filter(source, sample, key),
-        maps=maps,
+        shown=columns.shown,
+        key=columns.key,
+        filter=row_filter(source, sample, columns.key),
+        maps=maps.points,
         examples=examples,
-        rankings=_rankings(sample, held, numbers),
+        rankings=_rankings(sample, columns.embeddings, numbers),
         spreads={n: spreads(sample, n, bandwidths, options.seed) for n in numbers},
-        blocks=kernel_blocks(sample, numbers[:_BLOCKS], bandwidths, rows=_BLOCK_ROWS) if held else None,
-        shares=column_shares(sample, [c for c in scalars if c != key]),
-        aligned=aligned,
-        notes=_notes(source, run, held, numbers),
+        blocks=blocks,
+        shares=column_shares(sample, columns.counted),
+        aligned=columns.aligned,
+        notes=(*_notes(source, run, columns, numbers), *maps.notes),
+        n_omitted=viewer.n_omitted,
+        models=_models(source, run),
     )
 
 
-def _aligned(source: Source, run: ComparisonRecord) -> AlignedColumn | None:
-    """The newest aligned column of the same two embeddings."""
-    for record in held_alignments(source):
-        if set(record.columns) == set(run.columns) and record.prefix in source.schema.names:
-            return AlignedColumn(record, record.columns[0] if record.in_place else record.columns[1])
-    return None
+def _models(source: Source, run: ComparisonRecord) -> ModelMatrix | None:
+    """The matrix of the run of several models that this one is part of; None for a run of two."""
+    registry = Registry.of(source.location)
+    if run.state_run is None or registry is None:
+        return None
+    owner = registry.run(run.state_run)
+    if not isinstance(owner, ModelsRecord) or len(owner.columns) < 3:
+        return None
+    figures = {frozenset((entry["first"], entry["second"])): entry for entry in owner.matrix}
+
+    def matrix(name: str) -> list[list[float | None]]:
+        return [
+            [figures[frozenset((a, b))][name] if a != b else None for b in owner.columns]
+            for a in owner.columns
+        ]
+
+    return ModelMatrix(owner.columns, matrix("spec_diff"), matrix("cka"), matrix("cka_unbiased"))
 
 
-def _has(source: Source, column: str) -> bool:
-    try:
-        find_field(source, column)
-    except ColumnNotFoundError:  # of another store, which was joined by a key
-        return False
-    return True
+def _numbers(run: ComparisonRecord, most: int) -> tuple[int, ...]:
+    """The strongest clusters, families together."""
+    ranked = sorted(run.clusters, key=lambda c: -(c.share or 0) * (c.gap or 0))
+    strongest = {c.cluster for c in ranked[:most]}
+    return tuple(c.cluster for family in families(run.clusters) for c in family if c.cluster in strongest)
 
 
-def _sampled(
+def _examples(
     source: Source,
     run: ComparisonRecord,
-    columns: Sequence[str],
-    others: Sequence[str],
-    aligned: AlignedColumn | None,
+    numbers: Sequence[int],
+    shown: Sequence[str],
+    viewer: Viewer,
     options: ReportOptions,
-) -> tuple[ReportSample, AlignedColumn | None]:
-    """The sample; without the aligned column where that is null in some of its rows."""
-    if aligned is not None and source.count(f"{quoted(aligned.name)} IS NULL"):
-        columns, aligned = columns[:-1], None
-    sample = read_sample(
-        source, run, columns=columns, others=others, n=options.sample_rows, seed=options.seed
+    progress: Progress,
+) -> dict[int, Examples]:
+    progress("examples", 0, run.n_rows)
+    drawn = members_of(
+        source,
+        run,
+        numbers,
+        columns=shown,
+        n=options.rows,
+        seed=options.seed,
+        near=True,
+        progress=lambda n: progress("examples", n, run.n_rows),
     )
-    return sample, aligned
-
-
-def _scalars(source: Source, run: ComparisonRecord) -> list[str]:
-    """Columns whose values are counted in each cluster."""
-    own = {f.name for f in source.schema if is_own_result(pa.schema([f]))}
-    names = candidates(source.schema, skip={*own, *run.columns, source.key})[0]
-    return [name for name in names if is_scalar(source.schema.field(name).type)][:_MOST_SHARED]
-
-
-def _chosen(source: Source, run: ComparisonRecord, sample: ReportSample, key: str | None) -> tuple[str, ...]:
-    """Columns to show where none were asked for: the first that may hold pictures, and a few scalar ones."""
-    pictures = [f.name for f in source.schema if _may_be_picture(f.type)][:1]
-    scalars = [name for name in sample.others.column_names if name != key]
-    return (*pictures, *scalars)[:_SHOWN_BY_DEFAULT]
+    return {
+        number: Examples(*(_table_rows(t, shown, viewer) for t in (d.typical, d.at_random, d.near)))
+        for number, d in drawn.items()
+    }
 
 
 def _sample_rows(
-    source: Source,
-    sample: ReportSample,
-    shown: Sequence[str],
-    key: str | None,
-    viewer: Viewer,
-    progress: Progress,
+    source: Source, sample: ReportSample, columns: ReportColumns, viewer: Viewer, progress: Progress
 ) -> tuple[ShownRow, ...]:
-    names = [sample.others.column(key) if key else sample.keys][0].to_pylist()
-    if not shown:
-        return tuple(ShownRow(str(name), ()) for name in names)
+    keys = sample.others.column(columns.key) if columns.key else sample.keys
+    names = [visible(str(name)) for name in keys.to_pylist()]
+    if not columns.shown:
+        return tuple(ShownRow(name, ()) for name in names)
     progress("values", 0, len(sample))
-    found: list[ShownRow] = []
-    for piece in read_in_pieces(source, sample.keys, shown):
-        columns = [
+    values: list[tuple[Shown, ...]] = []
+    for piece in read_in_pieces(source, sample, columns.shown):
+        shown = [
             [viewer.show(c, v, size=_SMALL, most=_SHORT_TEXT) for v in piece.column(c).to_pylist()]
-            for c in shown
+            for c in columns.shown
         ]
-        found += [
-            ShownRow(str(name), values)
-            for name, values in zip(names[len(found) :], zip(*columns, strict=True), strict=False)
-        ]
+        values += zip(*shown, strict=True)
         progress("values", len(piece), len(sample))
-    return tuple(found)
+    return tuple(ShownRow(name, row) for name, row in zip(names, values, strict=True))
 
 
-def _table_rows(
-    table: pa.Table, shown: Sequence[str], key: str | None, viewer: Viewer
-) -> tuple[ShownRow, ...]:
-    """Rows of `members`, which begin with what names them."""
-    names = table.column(0) if key or table.column_names[0] not in shown else None
+def _table_rows(table: pa.Table, shown: Sequence[str], viewer: Viewer) -> tuple[ShownRow, ...]:
+    """Rows of `members`, which begin with what names them and end with their membership."""
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    places = [table.column_names.index(name) for name in shown]
     return tuple(
         ShownRow(
-            None if names is None else visible(str(names[i])),
-            tuple(viewer.show(c, row[c]) for c in shown),
-            row["membership"],
+            visible(str(row[0])),
+            tuple(viewer.show(c, row[i]) for c, i in zip(shown, places, strict=True)),
+            row[-1],
         )
-        for i, row in enumerate(table.to_pylist())
+        for row in rows
     )
-
-
-def _may_be_picture(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _maps(
-    sample: ReportSample, columns: Sequence[str], options: ReportOptions, progress: Progress
-) -> dict[str, NDArray[np.float32]]:
-    total = len(sample) * len(columns)
-    progress("maps", 0, total)
-
-    found: dict[str, NDArray[np.float32]] = {}
-    for column in columns:
-        found[column] = project(sample.vectors[column], options.projection, options.seed)
-        progress("maps", len(sample), total)
-    return found
 
 
 def _rankings(sample: ReportSample, columns: Sequence[str], numbers: Sequence[int]) -> dict[int, Ranking]:
@@ -360,6 +299,31 @@ def _rankings(sample: ReportSample, columns: Sequence[str], numbers: Sequence[in
             answers = {c: nearest(sample, c, query, number, _NEIGHBOURS) for c in columns}
             found[number] = Ranking(query, answers)
     return found
+
+
+def _making(
+    source: Source,
+    run: ComparisonRecord,
+    table: str,
+    columns: ReportColumns,
+    options: ReportOptions,
+    seconds: dict[str, float],
+) -> Making:
+    place = _location_words(source)
+    aligned = [align_command(columns.aligned.record, *place)] if columns.aligned else []
+    return Making(
+        place=source.describe(),
+        commands=(
+            ("The comparison", compare_command(run, *place)),
+            *(("The alignment", command) for command in aligned),
+            ("This page", report_command(run, table, options, *place)),
+        ),
+        method=options.projection,
+        seed=options.seed,
+        created_at=datetime.now(timezone.utc),
+        versions=_versions(),
+        seconds=seconds,
+    )
 
 
 def _location_words(source: Source) -> list[str]:
@@ -379,16 +343,19 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def _notes(
-    source: Source, run: ComparisonRecord, held: Sequence[str], numbers: Sequence[int]
+    source: Source, run: ComparisonRecord, columns: ReportColumns, numbers: Sequence[int]
 ) -> tuple[str, ...]:
     notes = []
-    absent = [c for c in run.columns if c not in held]
+    absent = [c for c in run.columns if c not in columns.embeddings]
     if absent:
         notes.append(
             f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not in {source.describe()}, so"
-            " there is no map of it, and no similarity or neighbours by it. The command line above does not"
+            " there is no map of it, and no similarity or neighbours by it. The command line below does not"
             " say where it was read from."
         )
+    if source.location is not None and source.location.storage_options:
+        names = ", ".join(sorted(source.location.storage_options))
+        notes.append(f"The database needs storage options ({names}), which no command line here repeats.")
     if len(numbers) < len(run.clusters):
         notes.append(
             f"{len(numbers):,} of {len(run.clusters):,} clusters have a card, the strongest; --clusters shows"

@@ -27,9 +27,9 @@ _PIECE_ROWS = 256
 def read_sample(
     source: Source,
     run: ComparisonRecord,
-    *,
-    columns: Sequence[str],
+    vectors: Sequence[str],
     others: Sequence[str],
+    *,
     n: int,
     seed: int,
 ) -> ReportSample:
@@ -37,10 +37,10 @@ def read_sample(
 
     Parameters
     ----------
-    columns
-        Vector columns of the source. Rows without a usable vector in one of them are left out.
+    vectors
+        Columns of vectors; rows without a usable one are left out.
     others
-        Columns beside these.
+        Columns whose values are wanted.
     n
         Rows; fewer where there are fewer.
 
@@ -50,17 +50,18 @@ def read_sample(
         None of the sampled rows was compared.
     """
     results = [f"{run.prefix}_clusters", f"{run.prefix}_scores"]
-    names = list(dict.fromkeys([*columns, *results, *others]))
+    names = list(dict.fromkeys([*vectors, *results, *others]))
     table = source.sample(n, seed=seed, columns=names, where=run.options.get("where")).combine_chunks()
+    keys = table.column(0).combine_chunks()
     directions = bool(run.options.get("normalize", True)) or run.options["kernel"] == "cosine"
     usable = table.column(results[1]).is_valid().to_numpy(zero_copy_only=False)
-    vectors: dict[str, NDArray[np.float32]] = {}
-    for c in columns:
+    read: dict[str, NDArray[np.float32]] = {}
+    for c in vectors:
         held = table.column(c).combine_chunks()
         width = vector_width(c, find_field(source, c).type, held.drop_null())
-        found = decode(c, held, width, directions=directions, keys=table.column(0).combine_chunks())
+        found = decode(c, held, width, directions=directions, keys=keys)
         usable = usable & found.usable
-        vectors[c] = (found.normalized if directions else found.chosen)(None, "float32")
+        read[c] = (found.normalized if directions else found.chosen)(None, "float32")
     kept = np.flatnonzero(usable)
     if not len(kept):
         raise InputError(
@@ -70,11 +71,11 @@ def read_sample(
     numbers = tuple(c.cluster for c in run.clusters)
     return ReportSample(
         keys=table.column(0).combine_chunks(),
-        vectors={c: np.ascontiguousarray(x[kept]) for c, x in vectors.items()},
+        vectors={c: np.ascontiguousarray(x[kept]) for c, x in read.items()},
         numbers=numbers,
         members=_members(table.column(results[0]).combine_chunks(), numbers),
         scores=_scores(table.column(results[1]).combine_chunks(), run),
-        others=table.select(list(dict.fromkeys(others))),
+        others=table.select(list(others)),
     )
 
 
@@ -97,10 +98,16 @@ def _scores(lists: pa.ListArray, run: ComparisonRecord) -> NDArray[np.float32]:
     return found
 
 
-def read_in_pieces(source: Source, keys: pa.Array, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Rows by key, some hundred at a time: pictures of thousands need not fit in memory together."""
-    for start in range(0, len(keys), _PIECE_ROWS):
-        yield source.take(keys.slice(start, _PIECE_ROWS), columns).select(list(columns))
+def read_in_pieces(source: Source, sample: ReportSample, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of the sampled rows, some hundred rows at a time: pictures need not fit in memory together.
+
+    Of a source without random access they were read with the sample.
+    """
+    for start in range(0, len(sample), _PIECE_ROWS):
+        if source.random_access:
+            yield source.take(sample.keys.slice(start, _PIECE_ROWS), columns).select(list(columns))
+        else:
+            yield sample.others.select(list(columns)).slice(start, _PIECE_ROWS)
 
 
 def row_filter(source: Source, sample: ReportSample, key: str | None) -> RowFilter | None:

@@ -26,7 +26,7 @@
   function say(text) {
     status.textContent = text;
     clearTimeout(clearing);
-    clearing = setTimeout(() => { status.textContent = ""; }, 2500);
+    clearing = setTimeout(() => { status.textContent = ""; }, 5000);
   }
 
   document.addEventListener("click", async (event) => {
@@ -140,32 +140,68 @@
     return found;
   }
 
+  function element(name, text, kind) {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    if (kind) made.className = kind;
+    return made;
+  }
+
+  function picture(value) {
+    const image = element("img", undefined, value.pixelated ? "pixelated" : "");
+    image.src = state.pictures[value.picture];
+    image.alt = value.text;
+    return image;
+  }
+
+  const isPicture = (value) => typeof value !== "string";
+
   function tile(i) {
     const [key, ...values] = state.rows[i];
-    const figure = document.createElement("figure");
-    figure.className = "row";
-    const caption = document.createElement("figcaption");
-    const line = (text, kind) => {
-      const span = document.createElement("span");
-      span.textContent = text;
-      if (kind) span.className = kind;
-      caption.append(span);
-    };
-    line(key, "key");
-    for (const value of values) {
-      if (typeof value === "string") {
-        line(value);
-      } else {
-        const image = document.createElement("img");
-        image.src = state.pictures[value.picture];
-        image.alt = value.text;
-        if (value.pixelated) image.className = "pixelated";
-        figure.append(image);
-      }
-    }
-    if (state.members[i].length) line(`in ${state.members[i].join(", ")}`);
-    figure.append(caption);
+    const figure = element("figure", undefined, "row");
+    const caption = element("figcaption");
+    figure.append(...values.filter(isPicture).map(picture), caption);
+    caption.append(element("span", key, "key"));
+    caption.append(...values.filter((v) => !isPicture(v)).map((v) => element("span", v)));
+    if (state.members[i].length) caption.append(element("span", `in ${state.members[i].join(", ")}`));
     return figure;
+  }
+
+  function line(i) {
+    const [key, ...values] = state.rows[i];
+    const row = element("tr");
+    const head = element("th", key, "key");
+    head.scope = "row";
+    const cells = values.map((value) => {
+      const cell = element("td", isPicture(value) ? undefined : value);
+      if (isPicture(value)) cell.append(picture(value));
+      return cell;
+    });
+    row.append(head, element("td", state.members[i].join(", ")), ...cells);
+    return row;
+  }
+
+  function listed(found) {
+    if (state.tiles) {
+      const box = element("div", undefined, "rows");
+      box.append(...found.map(tile));
+      return box;
+    }
+    const [key, ...others] = state.columns;
+    const table = element("table", undefined, "lines");
+    const head = table.createTHead().insertRow();
+    for (const name of [key, "clusters", ...others]) {
+      const cell = element("th", name);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    table.createTBody().append(...found.map(line));
+    const box = element("div", undefined, "scroll");
+    box.tabIndex = 0;
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", "Selected rows");
+    box.append(table);
+    return box;
   }
 
   function filterOf(found) {
@@ -190,7 +226,7 @@
       const shown = selected.size > MOST_ROWS ? ` The first ${MOST_ROWS} are shown.` : "";
       const count = `${selected.size} sampled row${selected.size === 1 ? "" : "s"}`;
       picked.textContent = `${what || `${count} selected${parts ? `: ${parts}` : ""}.`}${shown}`;
-      rows.append(...[...selected].slice(0, MOST_ROWS).map(tile));
+      rows.append(listed([...selected].slice(0, MOST_ROWS)));
     }
     draw();
   }
