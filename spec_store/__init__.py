@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import SpecStoreError
     from .options import CompareOptions
     from .plugins import installed_connectors
+    from .reporting.options import ReportOptions
     from .spectral.bandwidth import Bandwidths, auto_bandwidths
     from .spectral.clusters import Cluster, find_clusters
     from .spectral.covariance import CovarianceAccumulator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .workflows.members import Members, members
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
-    from .workflows.report import ReportOptions, report
+    from .workflows.report import report
     from .workflows.times import TimesComparison, compare_times
     from .workflows.update import update
 
@@ -53,7 +54,7 @@ _HOMES = {
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
-    "ReportOptions": ".workflows.report",
+    "ReportOptions": ".reporting.options",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
     "TimesComparison": ".workflows.times",

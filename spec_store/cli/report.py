@@ -80,8 +80,8 @@ def report(
     spec-store report --table images -o report.html
     spec-store report --table images -o report.html --show image,caption
     """
+    from ..reporting.options import ReportOptions
     from ..stores.references import split_columns
-    from ..workflows.report import ReportOptions
     from ..workflows.report import report as write
 
     columns = tuple(split_columns(show)) if show is not None else ()

@@ -11,8 +11,9 @@ from ..options import CHANGEABLE, CompareOptions
 
 if TYPE_CHECKING:
     from ..runs.records import AlignmentRecord, ComparisonRecord
+    from .options import ReportOptions
 
-__all__ = ["align_command", "compare_command"]
+__all__ = ["align_command", "compare_command", "report_command"]
 
 _OPPOSITES = {
     "describe": "--no-describe",
@@ -80,7 +81,7 @@ def align_command(run: AlignmentRecord, *location: str) -> str:
     return shlex.join(words)
 
 
-def report_command(run: ComparisonRecord, table: str, options: Any, *location: str) -> str:
+def report_command(run: ComparisonRecord, table: str, options: ReportOptions, *location: str) -> str:
     """The command line of a page, without the options that have their default; the seed always."""
     words = ["spec-store", "report", "--table", table, *location, "--prefix", run.prefix]
     changed = {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runs.records import AlignmentRecord, ComparisonRecord
-from .projection import Method
+from .options import ReportOptions
 from .sample import ReportSample
 from .shares import Shares
 from .similarity import KernelBlocks, Neighbours, Spread
@@ -140,8 +140,8 @@ class Making:
         Where the table is, in words.
     commands
         (what for, command line) to run again what was run.
-    method, seed
-        Of the maps, and of every random draw for the page.
+    options
+        Of the page.
     versions
         (package, version) that computed the page.
     seconds
@@ -150,8 +150,7 @@ class Making:
 
     place: str
     commands: tuple[tuple[str, str], ...]
-    method: Method
-    seed: int
+    options: ReportOptions
     created_at: datetime
     versions: tuple[tuple[str, str], ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

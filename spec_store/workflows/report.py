@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from ..bars import shown
 from ..connector import Source
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..keywords import ReportKeywords
-from ..options import LARGEST_SEED, check_choice, check_count
 from ..progress import Progress, ProgressOption, timed
 from ..reporting.commands import align_command, compare_command, report_command
 from ..reporting.data import Examples, Making, ModelMatrix, Ranking, ReportData, ShownRow
 from ..reporting.extras import check_extra
 from ..reporting.findings import families
-from ..reporting.projection import Method
+from ..reporting.options import ReportOptions
 from ..reporting.sample import ReportSample
 from ..reporting.shares import column_shares
 from ..reporting.similarity import kernel_blocks, nearest, spreads
@@ -44,7 +41,7 @@ from .report_rows import read_in_pieces, read_sample, row_filter
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ReportOptions", "gather", "report"]
+__all__ = ["gather", "report"]
 
 _NEIGHBOURS = 8
 _BLOCKS = 8
@@ -54,50 +51,6 @@ _IMAGE_BYTES = 5 << 20
 # Sampled rows, of which there are thousands, are shown smaller than those of a card.
 _SMALL = 56
 _SHORT_TEXT = 120
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What a page shows.
-
-    Attributes
-    ----------
-    show
-        Columns whose values are shown with rows; none is the first column of pictures and a few others.
-    clusters
-        Clusters that get a card of their own, the strongest first.
-    rows
-        Rows of each kind in a card: typical ones, members at random, and rows just outside.
-    sample_rows
-        Rows on the maps, among which neighbours are looked for.
-    projection
-        How vectors become places on a map: "tsne" or "pca".
-    seed
-        Seed of every random draw.
-    """
-
-    show: tuple[str, ...] = ()
-    clusters: int = 30
-    rows: int = 6
-    sample_rows: int = 2000
-    projection: Method = "tsne"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_count("clusters", self.clusters, 1, 1000)
-        check_count("rows", self.rows, 1, 50)
-        check_count("sample_rows", self.sample_rows, 10, 5000)
-        check_count("seed", self.seed, 0, LARGEST_SEED)
-        check_choice("projection", self.projection, get_args(Method))
-
-    @classmethod
-    def from_keywords(cls, given: Mapping[str, Any]) -> ReportOptions:
-        """From keyword arguments; raises InputError naming the nearest option for an unknown one."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in given:
-            if name not in known:
-                raise InputError(f"No option {name!r}. {did_you_mean(name, known)}")
-        return cls(**given)
 
 
 def report(
@@ -318,8 +271,7 @@ def _making(
             *(("The alignment", command) for command in aligned),
             ("This page", report_command(run, table, options, *place)),
         ),
-        method=options.projection,
-        seed=options.seed,
+        options=options,
         created_at=datetime.now(timezone.utc),
         versions=_versions(),
         seconds=seconds,

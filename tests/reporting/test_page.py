@@ -18,8 +18,9 @@ from reported import HOSTILE, URL, compared, create_table
 from spec_store.errors import ColumnNotFoundError, InputError, MissingExtraError, TableNotFoundError
 from spec_store.progress import silent
 from spec_store.reporting.data import ModelMatrix
+from spec_store.reporting.options import ReportOptions
 from spec_store.reporting.page import render, script_json
-from spec_store.workflows.report import ReportOptions, gather
+from spec_store.workflows.report import gather
 
 BLOCK = re.compile(r"<(script|style)([^>]*)>(.*?)</\1>", re.DOTALL)
 

@@ -8,7 +8,8 @@ import pytest
 import spec_store
 from planted import planted_mixture, vectors
 from spec_store.progress import silent
-from spec_store.workflows.report import ReportOptions, gather
+from spec_store.reporting.options import ReportOptions
+from spec_store.workflows.report import gather
 
 N = 900
 

@@ -291,8 +291,10 @@
       return [part(event.clientX - box.left, box.width), part(event.clientY - box.top, box.height)];
     };
     let dragging = false;
+    let touched = false; // clicks do not say so in every browser
     canvas.addEventListener("pointerdown", (event) => {
-      if (event.pointerType === "touch" || event.button !== 0) return;
+      touched = event.pointerType === "touch";
+      if (touched || event.button !== 0) return;
       const [x, y] = at(event);
       dragging = true;
       peek.hidden = true;
@@ -327,7 +329,7 @@
       }
     });
     canvas.addEventListener("click", (event) => {
-      if (event.pointerType !== "touch") return; // a finger that moves scrolls the page; one that taps selects
+      if (!touched) return; // a finger that moves scrolls the page; one that taps selects
       const [x, y] = at(event);
       brush = { map, x0: x - 0.08, y0: y - 0.08, x1: x + 0.08, y1: y + 0.08 };
       brushed();
