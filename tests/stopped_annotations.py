@@ -24,14 +24,15 @@ def main(folder, *names):
 
     def run(name):
         kind, step = name.split("-")
+        run_of = {"again": "run-2", "mixed": "run-3"}
 
         def on_step(reached):
             if reached is Step[step]:
                 stopped.wait()
                 time.sleep(1000)
 
-        again = annotation(second, token="b" * 24, run="run-2") if kind == "again" else annotation()
-        annotate_observed(folder, on_step, again, name=name)
+        later = annotation(second, token="b" * 24, run=run_of.get(kind, ""))
+        annotate_observed(folder, on_step, later if kind in run_of else annotation(), name=name)
 
     for name in names:
         threading.Thread(target=run, args=(name,), daemon=True).start()

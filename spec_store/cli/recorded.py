@@ -20,6 +20,7 @@ __all__ = ["compare_recorded", "compare_recorded_times"]
 
 _MOST_GROUPS = 10
 _MOST_TYPICAL = 5
+_OPTIONS = {"pair": "--align"}
 _NOT_FIXED = ("from_run", "db", "connector", "storage_option", "dry_run", "as_json", "pairs", "table")
 
 
@@ -49,11 +50,10 @@ def compare_recorded(
 
     fixed = [name for name in given if name not in (*CHANGEABLE, *_NOT_FIXED)]
     if fixed:
-        option = "--" + min(fixed).replace("_", "-")
-        raise click.UsageError(
-            f"{option} can't go with --from-run: it is part of the state of run {run_id}. Compare anew for"
-            " another."
-        )
+        name = min(fixed)
+        option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
+        why = f": it is part of the state of run {run_id}. Compare anew for another" if name in fields else ""
+        raise click.UsageError(f"{option} can't go with --from-run{why}.")
     changes = {name: fields[name] for name in CHANGEABLE if name in given}
     run = recorded_comparison(db, run_id)
     if table not in (None, run.table):

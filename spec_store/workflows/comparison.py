@@ -12,12 +12,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ..bars import shown
 from ..connector import Annotation, Published, Source
+from ..errors import InputError
+from ..keywords import ReportKeywords
 from ..options import CompareOptions
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
@@ -34,6 +37,9 @@ from .listing import Described
 from .notebook import comparison_html
 from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
 from .sampling import Sample
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["SAMPLE", "Comparison", "check_place", "keep_sample", "stored_state"]
 
@@ -306,6 +312,27 @@ class Comparison:
             threads=self.options.threads,
             progress=lambda rows: progress(stage, rows, self._n_all),
         )
+
+    def report(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        progress: ProgressOption = "auto",
+        **fields: Unpack[ReportKeywords],
+    ) -> Path:
+        """Write this comparison, once its results are in a table, as one HTML page; see `spec_store.report`.
+
+        Raises
+        ------
+        InputError
+            It is not written, or not to a table.
+        """
+        from .report import report
+
+        location = self.source.location if self.destination is None else self.destination.location
+        if not self.written or self.table is None or location is None:
+            raise InputError("A report reads results in a table: write the comparison to one first.")
+        return report(self.table, out, prefix=self.prefix, db=location, progress=progress, **fields)
 
     def create_index(self, *, progress: ProgressOption = "auto") -> Comparison:
         """Build a scalar index on the written cluster column, so that filters on it are fast."""

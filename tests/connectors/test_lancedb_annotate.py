@@ -1,6 +1,7 @@
 import os
 import threading
 import warnings
+from dataclasses import replace
 
 import lance
 import lancedb
@@ -37,6 +38,19 @@ def folder(tmp_path):
 
 
 IDS = [i for i in range(331) if i != 300 and (i % 10 != 3 or i > 300)]
+
+
+def test_each_column_has_metadata_of_its_own_beside_the_run_s(tmp_path):
+    make_table(tmp_path, rows(30))
+    own = {"r_number": {"spec_store.columns": "a"}, "r_list": {"spec_store.columns": "b"}}
+    for run in ("run-1", "run-2"):  # into new columns, and into those that are there
+        open_source(tmp_path).annotate(replace(annotation(run=run, token=run * 4), column_metadata=own))
+        schema = lance.dataset(tmp_path / "images.lance").schema
+        marks = {n: schema.field(n).metadata for n in SCHEMA.names}
+        assert {m[b"spec_store.run"] for m in marks.values()} == {run.encode()}
+        assert marks["r_number"][b"spec_store.columns"] == b"a"
+        assert marks["r_list"][b"spec_store.columns"] == b"b"
+        assert b"spec_store.columns" not in marks["r_name"]
 
 
 def test_every_live_row_gets_its_own_values_and_old_files_stay_byte_identical(folder):

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import lance
 import lancedb
+import pyarrow as pa
 import pytest
 
 from lance_tables import (
@@ -31,7 +33,7 @@ from spec_store_lancedb.annotate import Step
 TESTS = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
 STEPS = ("STAGED", "DRY_RUN", "COLUMNS_ADDED", "COMMITTED")
-TABLES = [f"{kind}-{step}" for kind in ("first", "again") for step in STEPS]
+TABLES = [f"{kind}-{step}" for kind in ("first", "again", "mixed") for step in STEPS]
 MORE = ["other-STAGED", "undone-STAGED", "plain-STAGED", "readonly-COLUMNS_ADDED"]
 
 
@@ -42,6 +44,19 @@ def values(folder, name):
 def run_marks(folder, name):
     schema = lance.dataset(folder / f"{name}.lance").schema
     return {schema.field(n).metadata[b"spec_store.run"] for n in SCHEMA.names if n in schema.names}
+
+
+def annotation_of(columns, run):
+    """Some of the columns of `annotation`."""
+    whole = annotation()
+    schema = pa.schema([SCHEMA.field(n) for n in columns])
+    return replace(
+        whole,
+        schema=schema,
+        token=run * 4,
+        metadata={"spec_store.run": run},
+        compute=lambda batch: whole.compute(batch).select(columns),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +70,9 @@ def killed(tmp_path_factory):
         make_table(folder, rows(60), rows(40, 60), name=name)
         if name.startswith("again"):
             open_source(folder, name).annotate(annotation())
+        if name.startswith("mixed"):  # columns of two runs, which one run is to replace
+            for run, columns in (("run-1", ["r_number"]), ("run-2", ["r_list", "r_name"])):
+                open_source(folder, name).annotate(annotation_of(columns, run))
     command = [sys.executable, str(TESTS / "stopped_annotations.py"), str(folder), *TABLES, *MORE]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert process.stdout.readline() == "stopped\n"
@@ -81,10 +99,10 @@ def test_opening_a_table_in_which_a_run_was_killed_leaves_all_of_its_results_or_
         assert run_marks(killed, name) == {b"run-1"}
     elif step == "COMMITTED":
         assert values(killed, name) == {"second"}
-        assert run_marks(killed, name) == {b"run-2"}
+        assert run_marks(killed, name) == {b"run-2" if kind == "again" else b"run-3"}
     else:
         assert_annotated_by_id(killed, name)
-        assert run_marks(killed, name) == {b"run-1"}
+        assert run_marks(killed, name) == ({b"run-1"} if kind == "again" else {b"run-1", b"run-2"})
     assert bool(source.notes) == (step != "STAGED")
     assert open_source(killed, name).notes == ()
     with warnings.catch_warnings():
