@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..connector import Location, Source
@@ -143,10 +144,9 @@ def _with_columns(sample: Sample, source: Source, columns: Sequence[str], option
     """The sample with what further columns hold now in its rows; null in those that are there no more."""
     now = source.sample(options.sample_rows, seed=options.seed, columns=columns, where=options.where)
     at = pc.index_in(sample.keys, value_set=now.column(0).combine_chunks().cast(sample.keys.type))
-    others = sample.others
-    for name in columns:
-        others = others.append_column(name, now.column(name).combine_chunks().take(at))
-    return replace(sample, others=others)
+    held = {name: sample.others.column(name) for name in sample.others.column_names}
+    found = {name: now.column(name).combine_chunks().take(at) for name in columns}
+    return replace(sample, others=pa.table({**held, **found}))
 
 
 def _owner(run: ComparisonRecord | ModelsRecord) -> str:

@@ -87,6 +87,13 @@ def test_kodas_directions_are_seen_less_by_the_other_embedding_and_energies_are_
         assert energies[0, end] / energies[0, 1 - end] > spec[end] / spec[1 - end]
 
 
+def test_a_run_that_described_nothing_answers_too_and_its_numbers_are_kept(db):
+    run = spec_store.compare("images", ["clip", "dino"], db=db, write=True, describe=False, **SMALL)
+    again = spec_store.compare_again(run.run_id, db=db, eta=1.1)
+    assert len(again.record.changes["kept"]) >= 4
+    assert all(c.name is None for c in again.score().record.clusters)
+
+
 def test_rows_that_came_since_are_scored_and_told_of(db):
     run = spec_store.compare("images", ["clip", "dino"], db=db, write=True, **SMALL)
     table = lancedb.connect(db).open_table("images")
