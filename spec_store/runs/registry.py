@@ -276,6 +276,8 @@ class Registry:
         if source is None:
             return []
         held = [c for c in dict.fromkeys(["run_id", *columns]) if c in source.schema.names]
+        if not set(wanted) <= set(source.schema.names):
+            return []  # somebody else's table, see `check`
         where = None
         if wanted and Capability.WHERE in self._connector.capabilities:
             where = " AND ".join(

@@ -107,3 +107,70 @@ def test_an_aligned_column_with_holes_is_left_out(tmp_path):
     data = gathered("t", tmp_path)
     assert data.aligned.name == "clip_as_dino"
     assert set(data.blocks.kernels) == {"clip", "dino", "clip_as_dino"}
+
+
+def test_maps_are_computed_once_and_stored_with_the_run(tmp_path, monkeypatch):
+    a, b, table = columns_of(300)
+    table = table.append_column("clip", vectors(a)).append_column("dino", vectors(b))
+    opened = lancedb.connect(tmp_path).create_table("t", table)
+    spec_store.compare("t", ["clip", "dino"], db=tmp_path, write=True, key="id")
+    first = gathered("t", tmp_path)
+    calls = []
+    project = spec_store.workflows.report_maps.project
+    monkeypatch.setattr(
+        "spec_store.workflows.report_maps.project", lambda *given: calls.append(given) or project(*given)
+    )
+    again = gathered("t", tmp_path)
+    assert not calls
+    for column in ("clip", "dino"):
+        np.testing.assert_array_equal(again.maps[column], first.maps[column])
+    gathered("t", tmp_path, projection="tsne")
+    gathered("t", tmp_path, seed=1)
+    assert len(calls) == 4
+    opened.update(where="id = 7", values={"clip": [1.0] * 24})  # other vectors have other maps
+    moved = gathered("t", tmp_path)
+    assert len(calls) == 6
+    assert not np.array_equal(moved.maps["clip"], first.maps["clip"])
+
+
+def test_maps_that_can_not_be_stored_are_shown_with_a_note(tmp_path):
+    a, b, table = columns_of(300)
+    table = table.append_column("clip", vectors(a)).append_column("dino", vectors(b))
+    lancedb.connect(tmp_path).create_table("t", table)
+    spec_store.compare("t", ["clip", "dino"], db=tmp_path, write=True, key="id", keep_sample=False)
+    foreign = pa.table({"run_id": ["x"], "something": [1]})
+    lancedb.connect(tmp_path).create_table("spec_store_artifacts", foreign)
+    data = gathered("t", tmp_path)
+    assert set(data.maps) == {"clip", "dino"}
+    assert any("could not be stored" in note for note in data.notes)
+
+
+def test_a_pair_of_several_models_has_their_matrix_on_its_page(tmp_path):
+    a, b, table = columns_of(300)
+    table = table.append_column("clip", vectors(a)).append_column("dino", vectors(b))
+    table = table.append_column("siglip", vectors(a[:, :10]))
+    lancedb.connect(tmp_path).create_table("t", table)
+    names = ["clip", "dino", "siglip"]
+    pairs = [("clip", "siglip")]
+    run = spec_store.compare_models("t", names, pairs=pairs, db=tmp_path, write=True, dim=50)
+    models = gathered("t", tmp_path).models
+    entry = next(e for e in run.record.matrix if (e["first"], e["second"]) == ("clip", "siglip"))
+    assert models.columns == tuple(names)
+    assert models.spec_diff[0][2] == models.spec_diff[2][0] == entry["spec_diff"]
+    assert models.cka_unbiased[2][0] == entry["cka_unbiased"]
+    assert models.cka[1][1] is None
+    spec_store.compare("t", ["clip", "dino"], db=tmp_path, write=True, dim=50)
+    assert gathered("t", tmp_path).models is None
+
+
+def test_a_written_comparison_writes_its_page(tmp_path):
+    a, b, table = columns_of(300)
+    table = table.append_column("clip", vectors(a)).append_column("dino", vectors(b))
+    lancedb.connect(tmp_path).create_table("t", table)
+    run = spec_store.compare("t", ["clip", "dino"], db=tmp_path, key="id")
+    with pytest.raises(spec_store.SpecStoreError, match="write the comparison to one first"):
+        run.report(tmp_path / "r.html")
+    page = run.write().report(tmp_path / "r.html", projection="pca", show=["group"])
+    text = page.read_text()
+    assert "clip groups" in text
+    assert "spec-store compare --table t --cols clip,dino" in text
