@@ -108,6 +108,9 @@ def _reported(*, debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
+        if _is_interrupt(error):
+            echo(f"Interrupted. {_NOTHING_LEFT}", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
         if isinstance(error, SpecStoreError):
             echo(f"Error: {error}", err=True)
         else:
@@ -118,6 +121,11 @@ def _reported(*, debug: bool) -> Iterator[None]:
 
 _NOTHING_LEFT = "Nothing unfinished was left in the table."
 _SOMETHING_LEFT = "The clean-up was interrupted too: the next run removes what is left."
+
+
+def _is_interrupt(error: Exception) -> bool:
+    """Whether a library made its own error of a Ctrl-C: Arrow does while it reads from a Python generator."""
+    return "KeyboardInterrupt" in str(error)
 
 
 def _twice(error: BaseException) -> bool:

@@ -69,7 +69,8 @@ def _print(run: ModelComparison) -> None:
         echo(f"… and {len(strongest) - _MOST_PAIRS:,} more pairs (see --json).")
     for comparison in run.comparisons:
         found = comparison.record
-        echo("")
+        a, b = (visible(c) for c in comparison.columns)
+        echo(f"\n{a} against {b}")
         more = len(found.clusters) - _MOST_FINDINGS
         for line in (
             *summary_lines(found),

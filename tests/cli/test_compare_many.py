@@ -53,6 +53,7 @@ def test_three_columns_give_a_table_of_pairs_and_the_command_for_clusters(db):
 def test_pairs_are_written_and_told_of(db):
     several = ["--table", "images", "--cols", "clip,dino,siglip", *SMALL]
     shown = compare(db, *several, "--pairs", "clip:dino").stdout
+    assert "\nclip against dino\nclip groups" in shown
     assert "Wrote spec_clip_dino_…" in shown
     assert "label group" in shown or "(group " in shown
     found = compare(db, *several, "--pairs", "all", "--json", "--dry-run").stdout

@@ -87,6 +87,19 @@ def test_ctrl_c_while_modules_are_imported_is_told_in_one_line(store, module):
     assert done.stdout == ""
 
 
+def test_an_interrupt_that_arrow_made_an_error_of_is_one(monkeypatch):
+    def read(*arguments, **options):
+        def batches():
+            raise KeyboardInterrupt
+            yield
+
+        return pa.RecordBatchReader.from_batches(pa.schema([("x", pa.int64())]), batches())
+
+    monkeypatch.setattr("spec_store.workflows.query.query", read)
+    done = run(*QUERY, code=130)
+    assert done.stderr == "Interrupted. Nothing unfinished was left in the table.\n"
+
+
 def test_an_interrupt_of_the_clean_up_is_told_truly(monkeypatch):
     def interrupted(*arguments, **options):
         try:
