@@ -63,14 +63,17 @@ def migrate(folder: Path) -> None:
     switch = ["--source", source, "--target", target]
     run(folder, "compare", *table, "--cols", pair)
     run(folder, "align", *table, *switch, "--dry-run", "--export", "map.npz")
-    run(folder, "gate", *table, *switch, "--map", "map.npz", "--fail-under", "0.6")
+    asking = ["--queries", "queries.parquet", "--query-source", "old_query", "--query-target", "new_query"]
+    run(folder, "gate", *table, *switch, "--map", "map.npz", *asking, "--fail-under", "0.6")
 
     mapped = map_index(folder / "old.index", folder / "new.index", folder / "map.npz")
     faiss.write_index(mapped, str(folder / "migrated.index"))
     expected = nearest(exact_index(ids, new[rows]), new[asked])
     found = nearest(mapped, new[asked])
     today = nearest(faiss.read_index(str(folder / "old.index")), old[asked])
-    print(f"Of the {K} rows that a query finds where all rows are embedded by the new model, it finds")
+    print(
+        f"\nOf the {K} rows that a query finds where the new model has embedded all {len(rows):,}, it finds"
+    )
     print(f"{overlap(today, expected):.0%} today, by the old model in old.index, and")
     print(f"{overlap(found, expected):.0%} by the new model in migrated.index.")
 
