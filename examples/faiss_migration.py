@@ -59,7 +59,7 @@ def migrate(folder: Path) -> None:
 
     pair = "old=faiss:old.index,new=faiss:new.index"
     source, target = pair.split(",")
-    table = ["--db", ".", "--table", "differences", "--on-missing", "drop"]
+    table = ["--db", ".", "--table", "differences", "--key", "id", "--on-missing", "drop"]
     switch = ["--source", source, "--target", target]
     run(folder, "compare", *table, "--cols", pair)
     run(folder, "align", *table, *switch, "--dry-run", "--export", "map.npz")

@@ -3,8 +3,8 @@
 python examples/pictures/table.py FOLDER --db pictures-db
 spec-store compare --db pictures-db --table pictures --cols efficientnet,mobilenet --key id
 
-Columns: id, path (inside FOLDER), folder, name, width, height, thumbnail (PNG bytes), efficientnet, mobilenet
-and file_name. README.md says what to install.
+Columns: id, path (inside FOLDER), folder, name, thumbnail (PNG bytes), efficientnet, mobilenet and file_name.
+README.md says what to install.
 """
 
 from __future__ import annotations
@@ -83,8 +83,6 @@ def schema(name_dimensions: int) -> pa.Schema:
             "path": pa.string(),
             "folder": pa.string(),
             "name": pa.string(),
-            "width": pa.int32(),
-            "height": pa.int32(),
             "thumbnail": pa.binary(),
             "efficientnet": pa.list_(pa.float32(), DIMENSION),
             "mobilenet": pa.list_(pa.float32(), DIMENSION),
@@ -114,8 +112,6 @@ def batches(
                     "path": inside.as_posix(),
                     "folder": inside.parent.as_posix(),
                     "name": path.stem,
-                    "width": picture.width,
-                    "height": picture.height,
                     "thumbnail": thumbnail(picture),
                     "file_name": names[number] if names[number].any() else None,
                 }

@@ -40,12 +40,12 @@ def made(tmp_path_factory):
 
 def test_each_picture_is_a_row_once_and_what_is_none_is_named(made):
     table, errors = made
-    found = {row["path"]: row for row in table.select(["path", "folder", "name", "width"]).to_pylist()}
+    found = {row["path"]: row for row in table.select(["path", "folder", "name"]).to_pylist()}
     # Of two equal files the first is kept, by the order of their paths.
     expected = {"flower_photo.jpg", "flower_small.webp", "inside/temple_mirrored.PNG", "temple_copy.jpg"}
     assert set(found) == expected
     assert found["inside/temple_mirrored.PNG"]["folder"] == "inside"
-    assert found["flower_small.webp"]["width"] == 100
+    assert found["flower_small.webp"]["name"] == "flower_small"
     assert "broken.png is skipped" in errors
 
 
