@@ -23,7 +23,7 @@ FLOOR_TESTS := tests/test_story.py tests/connectors/test_conformance.py tests/co
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) constraints.txt "pip>=25.1"
-	$(BIN)/python $(PIP_INSTALL) constraints.txt --editable ".[demo]" --group dev
+	$(BIN)/python $(PIP_INSTALL) constraints.txt --editable ".[demo,report]" --group dev
 	touch $@
 
 $(FLOOR)/.installed: pyproject.toml constraints-floor.txt
@@ -39,6 +39,7 @@ demo: $(BIN)/.installed
 	$(BIN)/spec-store compare --db $(DEMO_DB) --table images --cols pixels,hog --key id
 	$(BIN)/spec-store query --db $(DEMO_DB) --table images --select id,label,spec_pixels_hog_side,spec_pixels_hog_score \
 		--where "spec_pixels_hog_cluster = 1" --order-by "spec_pixels_hog_score desc" --limit 5
+	$(BIN)/spec-store report --db $(DEMO_DB) --table images -o $(DEMO_DB)/report.html
 	$(BIN)/spec-store align --db $(DEMO_DB) --table images --source pixels --target hog --key id --held-out 0.2
 	$(BIN)/spec-store gate --db $(DEMO_DB) --table images --source pixels --target hog --fail-under 0.5
 

@@ -1,8 +1,8 @@
 """spec-store: which rows of my table do two embedding models group differently?
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
-`solve`; `query`, `clusters`, `members`, `list_runs` and `undo` on an annotated table; `align`, `update`,
-`load_map` and `gate` for a switch of models.
+`solve`; `query`, `clusters`, `members`, `report`, `list_runs` and `undo` on an annotated table; `align`,
+`update`, `load_map` and `gate` for a switch of models.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import SpecStoreError
     from .options import CompareOptions
     from .plugins import installed_connectors
+    from .reporting.options import ReportOptions
     from .spectral.bandwidth import Bandwidths, auto_bandwidths
     from .spectral.clusters import Cluster, find_clusters
     from .spectral.covariance import CovarianceAccumulator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.members import Members, members
     from .workflows.query import clusters, list_runs, query, undo
+    from .workflows.report import report
     from .workflows.update import update
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
     "RandomFourierMap": ".spectral.features",
+    "ReportOptions": ".reporting.options",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
     "align": ".workflows.align",
@@ -60,6 +63,7 @@ _HOMES = {
     "load_map": ".alignment",
     "members": ".workflows.members",
     "query": ".workflows.query",
+    "report": ".workflows.report",
     "solve": ".spectral.spectrum",
     "undo": ".workflows.query",
     "update": ".workflows.update",
@@ -83,6 +87,7 @@ __all__ = [
     "Modes",
     "NystroemMap",
     "RandomFourierMap",
+    "ReportOptions",
     "SpecStoreError",
     "Spectrum",
     "align",
@@ -97,6 +102,7 @@ __all__ = [
     "load_map",
     "members",
     "query",
+    "report",
     "solve",
     "undo",
     "update",

@@ -79,6 +79,12 @@ def test_every_command_and_option_says_what_it_does():
             ["--table", "images", "--source", "clip", "--target", "dino"],
             {"budget", "cutoff", "query_source", "query_target", "relevant", "key"},
         ),
+        (
+            "report",
+            spec_store.ReportOptions,
+            ["--table", "images", "-o", "report.html"],
+            {"show"},
+        ),
     ],
 )
 def test_options_and_the_command_line_agree(command, options, needed, no_default):

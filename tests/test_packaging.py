@@ -17,6 +17,8 @@ def test_the_wheel_shows_exactly_its_own_names_and_works_without_dev_dependencie
     connectors = {"spec_store_arrow", "spec_store_faiss", "spec_store_lancedb"}
     assert top == {"spec_store", "spec_store-0.1.0.dist-info"} | connectors
     assert "spec_store/py.typed" in zipfile.ZipFile(wheel).namelist()
+    for asset in ("page.html.jinja", "page.css", "page.js"):
+        assert f"spec_store/reporting/assets/{asset}" in zipfile.ZipFile(wheel).namelist()
 
     venv.create(tmp_path / "venv", with_pip=True)
     binaries = tmp_path / "venv" / "bin"
@@ -31,12 +33,13 @@ def test_the_wheel_shows_exactly_its_own_names_and_works_without_dev_dependencie
         [binaries / "spec-store", "connectors"], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert "lancedb" in listed.stdout
-    demo = subprocess.run(
-        [binaries / "spec-store", "demo", "--db", "x"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert demo.returncode == 1
-    assert 'pip install "spec-store[demo]"' in demo.stderr
+    refused = [
+        (["demo", "--db", "x"], "demo"),
+        (["report", "--table", "images", "--db", "x", "-o", "page.html"], "report"),
+    ]
+    for arguments, extra in refused:
+        done = subprocess.run(
+            [binaries / "spec-store", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 1
+        assert f'pip install "spec-store[{extra}]"' in done.stderr

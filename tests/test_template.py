@@ -70,6 +70,10 @@ def test_what_the_template_wrote_is_listed_queried_and_undone_through_it(environ
     assert len(rows.splitlines()) > 0
     (run,) = json.loads(command("runs", "--json"))
     assert (run["run_id"], run["status"], run["n_clusters"]) == (found["run_id"], "current", len(sizes))
+    command("report", "-o", str(tmp_path / "page.html"), "--sample-rows", "200")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<canvas") == 2
+    assert page.count("<article") == len(sizes)
     assert "spec_clip_dino_scores" in command("undo", "--prefix", "spec_clip_dino")
     (run,) = json.loads(command("runs", "--json"))
     assert run["status"] == "removed"

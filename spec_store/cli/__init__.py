@@ -6,7 +6,7 @@
 import sys
 
 try:
-    from . import align, clusters, compare, gate, tables  # noqa: F401  # each adds its commands
+    from . import align, clusters, compare, gate, report, tables  # noqa: F401  # each adds its commands
     from .group import main
 except KeyboardInterrupt:  # Ctrl-C at once: these imports are most of the first tenth of a second
     sys.stderr.write("Interrupted. Nothing was begun.\n")

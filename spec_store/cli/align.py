@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotBetterError
+from ..reporting.text import format_number
 from .group import main
 from .help import headed, next_command
 from .options import (
@@ -24,7 +25,6 @@ from .options import (
     threads_option,
 )
 from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
-from .text import format_number
 
 if TYPE_CHECKING:
     from ..connector import Location

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .findings import WIDTH, families, finding, other_column, seen_in_words, summary_lines, wrapped
-from .text import aligned, format_number, format_percent, visible
+from ..reporting.figures import (
+    READING,
+    figure_rows,
+    gap_sentence,
+    over_represented_rows,
+    seen_sentence,
+    words_sentence,
+)
+from ..reporting.findings import WIDTH, families, finding, seen_in_words, summary_lines, wrapped
+from ..reporting.text import format_decimals, format_number, format_percent, visible
+from .text import aligned
 
 if TYPE_CHECKING:
     from ..runs.clusters import ClusterRecord, RejectedRecord
@@ -14,11 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["full_lines", "labels_text", "overview", "reading_lines", "rejected_values"]
 
-_READING = (
-    "Capture: of the rows nearest to a cluster, as many as it has members, the share that are members."
-    " Contrast: how many times as similar to it members are as the nearest other rows."
-)
-_MEANING = {"split": " into parts that each keep together", "scattered": ", with rows from everywhere nearer"}
 _MOST_SKIPPED = 8
 
 
@@ -76,12 +80,8 @@ def _figures(found: ClusterRecord | RejectedRecord, run: ComparisonRecord) -> li
     capture, contrast = found.capture or {}, found.contrast or {}
     return [
         *(format_percent(capture.get(c)) for c in run.columns),
-        *(_decimals(contrast.get(c)) for c in run.columns),
+        *(format_decimals(contrast.get(c)) for c in run.columns),
     ]
-
-
-def _decimals(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def reading_lines(run: ComparisonRecord, *, rejected: bool = False) -> list[str]:
@@ -90,7 +90,7 @@ def reading_lines(run: ComparisonRecord, *, rejected: bool = False) -> list[str]
     if not run.clusters:
         lines += summary_lines(run)
     if rejected or any(c.capture is not None for c in run.clusters):
-        lines += wrapped(_READING)
+        lines += wrapped(READING)
     if run.skipped_columns:
         skipped = [f"{visible(c)} ({visible(why)})" for c, why in run.skipped_columns.items()]
         more = f", and {len(skipped) - _MOST_SKIPPED} more" if len(skipped) > _MOST_SKIPPED else ""
@@ -120,91 +120,23 @@ def full_lines(cluster: ClusterRecord, run: ComparisonRecord) -> list[str]:
     return [
         f"Cluster {cluster.cluster}, grouped by {visible(cluster.side)}{name}",
         *wrapped(finding(cluster, run.columns)),
-        *_figure_lines(cluster, run),
-        *_seen_lines(cluster, run),
+        *aligned(figure_rows(cluster, run), right=range(1, 3)),
+        *wrapped(gap_sentence(cluster), indent=2),
+        *_said(seen_sentence(cluster, run)),
         *_consists_of(cluster),
         *_typical(cluster, run),
         f"Filter: {cluster.where}",
     ]
 
 
-def _figure_lines(cluster: ClusterRecord, run: ComparisonRecord) -> list[str]:
-    intervals = cluster.intervals or {}
-
-    def cells(name: str, formatted: Any) -> list[str]:
-        figures, sure = getattr(cluster, name) or {}, intervals.get(name) or {}
-        return [_with_interval(figures.get(c), sure.get(c), formatted) for c in run.columns]
-
-    rows = [["figure", *run.columns]]
-    if cluster.capture is not None:
-        rows.append(["capture", *cells("capture", format_percent)])
-        rows.append(["contrast", *cells("contrast", _decimals)])
-    if cluster.cohesion is not None:
-        rows.append(["mean similarity of two members", *cells("cohesion", _decimals)])
-    if run.average_pair:
-        rows.append(["of any two rows", *(_decimals(run.average_pair.get(c)) for c in run.columns)])
-    rows.append(["energy", *(format_number(cluster.energy.get(c)) for c in run.columns)])
-    parts = []
-    if cluster.gap is not None:
-        gap = _with_interval(cluster.gap, intervals.get("gap"), format_percent)
-        parts.append(f"Gap, the difference of capture: {gap}")
-    parts.append(f"strength: {format_number(cluster.strength)}")
-    if cluster.share is not None:
-        parts.append(f"share of rows: {format_percent(cluster.share)}")
-    if cluster.stability is not None:
-        parts.append(f"a cluster still in {format_percent(cluster.stability)} of resamples")
-    lines = "; ".join(parts)
-    return [*aligned(rows, right=range(1, 3)), *wrapped(f"{lines[0].upper()}{lines[1:]}.", indent=2)]
-
-
-def _with_interval(value: float | None, interval: Sequence[float | None] | None, formatted: Any) -> str:
-    if value is None or not interval:
-        return str(formatted(value))
-    low, high = (formatted(v) for v in interval)
-    return f"{formatted(value)} ({str(low).removesuffix('%')}–{high})"
-
-
-def _seen_lines(cluster: ClusterRecord, run: ComparisonRecord) -> list[str]:
-    seen = cluster.seen_by_other
-    if not seen:
-        return []
-    other = visible(other_column(run.columns, cluster.side))
-    parts = [f"Seen by {other}: {seen_in_words(cluster)}{_MEANING.get(seen['kind'], '')}"]
-    if seen.get("others") is not None:
-        parts.append(f"of the rows that it ranks nearest {format_percent(seen['others'])} are others")
-    if seen.get("purity") is not None:
-        parts.append(f"of a member's ten nearest {format_percent(seen['purity'])} are members")
-    return wrapped(f"{'; '.join(parts)}.", indent=2)
+def _said(sentence: str) -> list[str]:
+    return wrapped(sentence, indent=2) if sentence else []
 
 
 def _consists_of(cluster: ClusterRecord) -> list[str]:
-    lines = []
-    if cluster.over_represented:
-        rows = [["column", "value", "rows", "share", "lift", "p"]]
-        rows += [
-            [
-                *(str(v["column"]), str(v["value"]), f"{v['count']:,}", format_percent(v["share"])),
-                *(f"x{v['lift']:.1f}", _p_value(v)),
-            ]
-            for v in cluster.over_represented
-        ]
-        lines += ["Over-represented values:", *aligned(rows, right=range(2, 6), width=WIDTH)]
-    if cluster.words:
-        words = [
-            f"{visible(str(w['word']))} {format_percent(w['share'])} (x{w['lift']:.1f})"
-            for w in cluster.words
-        ]
-        lines += wrapped(f"Distinctive words: {', '.join(words)}.", indent=2)
-    return lines
-
-
-def _p_value(value: Mapping[str, Any]) -> str:
-    """The p-value, also where it is under the smallest number."""
-    p = value["p_value"]
-    if p:
-        return f"{p:.0e}"
-    exponent = value.get("log10_p_value")
-    return "<1e-300" if exponent is None else f"1e{exponent:.0f}"
+    rows = over_represented_rows(cluster)
+    values = ["Over-represented values:", *aligned(rows, right=range(2, 6), width=WIDTH)] if rows else []
+    return [*values, *_said(words_sentence(cluster))]
 
 
 def _typical(cluster: ClusterRecord, run: ComparisonRecord) -> list[str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..reporting.findings import WIDTH, families, finding, summary_lines, wrapped
 from .cluster_text import full_lines, labels_text, overview, reading_lines, rejected_values
-from .findings import WIDTH, families, finding, summary_lines, wrapped
 from .group import main
 from .help import headed, next_command
 from .options import json_option, location_options, seed_option, table_option

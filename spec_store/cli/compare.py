@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .align import print_alignment, publish
-from .findings import (
+from ..reporting.findings import (
     MOST_FINDINGS,
     changes_lines,
     figures_line,
@@ -15,6 +14,7 @@ from .findings import (
     summary_lines,
     unlisted_lines,
 )
+from .align import print_alignment, publish
 from .group import main
 from .help import headed, next_command
 from .options import (

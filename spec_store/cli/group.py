@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 from ..errors import SpecStoreError
+from ..reporting.text import visible_lines
 from .help import HeadedCommand
 from .terminal import echo
-from .text import visible_lines
 
-_ORDER = ("demo", "compare", "clusters", "query", "align", "gate", "update", "runs", "undo", "connectors")
+_ORDER = ("demo", "compare", "clusters", "query", "report", "align", "gate", "update", "runs", "undo")
 _M_ARENA_MAX = -8  # of <malloc.h>
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from ..errors import InputError
+from ..reporting.text import visible_lines
 from .terminal import echo_table, stdout_errors
-from .text import visible_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa

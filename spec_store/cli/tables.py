@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..reporting.text import format_number
 from .group import main
 from .help import headed, next_command
 from .options import json_option, location_options, table_option
 from .rows import FORMATS, chosen_format, write_rows
 from .terminal import echo, echo_json, echo_table, print_warnings
-from .text import format_number
 
 if TYPE_CHECKING:
     from ..connector import Location

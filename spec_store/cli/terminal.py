@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from ..errors import InputError
-from .text import aligned, visible, visible_lines
+from ..reporting.text import visible, visible_lines
+from .text import aligned
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -1,50 +1,14 @@
-"""Text for eyes: data printed as data, whatever it holds."""
+"""Text for a terminal: cut and aligned by the columns that it takes there."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
-__all__ = [
-    "aligned",
-    "display_width",
-    "format_number",
-    "format_percent",
-    "shortened",
-    "visible",
-    "visible_lines",
-]
+from ..reporting.text import display_width, visible
 
-# What a terminal obeys instead of showing: C0 and C1 controls, DEL, line and paragraph separators, the marks
-# and overrides that reorder a line (Unicode's Bidi_Control); and lone surrogates, which no encoding takes.
-_HIDDEN = "\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+__all__ = ["aligned", "shortened"]
+
 _NARROWEST = 8
-_ANY = re.compile(f"[\n{_HIDDEN}]")
-_WITHIN_LINES = re.compile(f"[{_HIDDEN}]")
-
-
-def visible(text: str) -> str:
-    """One line, its control characters as Python would write them: ``\\x1b``, ``\\n``, ``\\u202e``."""
-    return _ANY.sub(_escape, text)
-
-
-def visible_lines(text: str) -> str:
-    """As `visible`, but line ends stay."""
-    return _WITHIN_LINES.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
-
-
-def display_width(text: str) -> int:
-    """How many columns a terminal gives to a text: two to East Asian wide characters, none to accents."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
 
 
 def shortened(text: str, width: int) -> str:
@@ -85,15 +49,3 @@ def aligned(
             parts.append(space + shown if i in right else shown + space)
         lines.append("  ".join(parts).rstrip())
     return lines
-
-
-def format_number(value: float | None) -> str:
-    """Four significant digits; a dash for what is not known."""
-    return "-" if value is None or value != value else f"{value:.4g}"
-
-
-def format_percent(share: float | None) -> str:
-    """A share without decimals; what rounds to nothing is not called nothing."""
-    if share is None or share != share:
-        return "-"
-    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"

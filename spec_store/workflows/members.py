@@ -1,8 +1,8 @@
-"""Rows of clusters to look at: the most typical ones, and as many members drawn at random."""
+"""Rows of clusters to look at: the most typical ones, members drawn at random, and rows just outside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..stores.filters import quoted
 from ..stores.locate import Database, open_table
 from .annotated import find_comparison
 
-__all__ = ["Members", "cluster_of", "members"]
+__all__ = ["Members", "cluster_of", "members", "members_of"]
 
 # The sample on which clusters were chosen is drawn by hash too: rows must not be drawn by the same one.
 _OTHER_SEEDS = 1 << 32
@@ -34,10 +34,14 @@ class Members:
         Those of the highest relative membership, the highest first.
     at_random
         A uniform sample of all members.
+    near
+        Rows that are no members, of the highest relative membership, the highest first; none unless asked
+        for.
     """
 
     typical: pa.Table
     at_random: pa.Table
+    near: pa.Table
 
 
 def cluster_of(run: ComparisonRecord, number: int) -> ClusterRecord:
@@ -59,6 +63,7 @@ def members(
     columns: Sequence[str] = (),
     n: int = 5,
     seed: int = 0,
+    near: bool = False,
     prefix: str | None = None,
     db: Database = None,
 ) -> dict[int, Members]:
@@ -74,6 +79,8 @@ def members(
         Rows of each kind; fewer where a cluster has fewer.
     seed
         Of the draw, which depends on it and on the table's own row keys alone.
+    near
+        Also rows just outside each cluster.
 
     Raises
     ------
@@ -84,13 +91,28 @@ def members(
 
     Notes
     -----
-    Cost: one pass over the membership columns of the members, in memory for ``2 n`` rows per cluster; then
-    the columns of these rows.
+    Cost: one pass over the membership columns of the members (with `near`, of all rows), in memory for
+    ``3 n`` rows per cluster; then the columns of these rows.
     """
-    if n < 1:
-        raise InputError(f"{n} rows of each cluster were asked for; expected 1 or more.")
     source = open_table(table, db)
     run = find_comparison(source, prefix=prefix)
+    return members_of(source, run, numbers, columns=columns, n=n, seed=seed, near=near)
+
+
+def members_of(
+    source: Source,
+    run: ComparisonRecord,
+    numbers: int | Sequence[int] | None = None,
+    *,
+    columns: Sequence[str] = (),
+    n: int = 5,
+    seed: int = 0,
+    near: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> dict[int, Members]:
+    """As `members`, of an open table and a comparison whose results it holds."""
+    if n < 1:
+        raise InputError(f"{n} rows of each cluster were asked for; expected 1 or more.")
     asked = [numbers] if isinstance(numbers, int) else numbers
     chosen = run.clusters if asked is None else [cluster_of(run, number) for number in asked]
     key = run.options.get("key")
@@ -101,9 +123,14 @@ def members(
     if not chosen:
         return {}
     where = chosen[0].where if len(chosen) == 1 else f"{quoted(f'{run.prefix}_cluster')} IS NOT NULL"
-    drawn = _draw(source, run.prefix, chosen, n, seed, where)
-    rows = _Rows.of(source, list(drawn.values()), names, where, own_key=not leading)
-    return {number: Members(rows.of_typical(d), rows.of_random(d)) for number, d in drawn.items()}
+    if near:
+        where = f"{quoted(f'{run.prefix}_scores')} IS NOT NULL"
+    drawn = _draw(source, run.prefix, chosen, n, seed, where, near=near, progress=progress)
+    rows = _Rows.read(source, list(drawn.values()), names, where, own_key=not leading)
+    return {
+        number: Members(rows.of(d.typical), rows.of(d.at_random), rows.of(d.near))
+        for number, d in drawn.items()
+    }
 
 
 @dataclass
@@ -137,12 +164,21 @@ class _Best:
 class _Drawn:
     typical: _Best
     at_random: _Best
+    near: _Best
 
 
 def _draw(
-    source: Source, prefix: str, clusters: Sequence[ClusterRecord], n: int, seed: int, where: str
+    source: Source,
+    prefix: str,
+    clusters: Sequence[ClusterRecord],
+    n: int,
+    seed: int,
+    where: str,
+    *,
+    near: bool,
+    progress: Callable[[int], None],
 ) -> dict[int, _Drawn]:
-    drawn = {c.cluster: _Drawn(_Best(n), _Best(n)) for c in clusters}
+    drawn = {c.cluster: _Drawn(_Best(n), _Best(n), _Best(n)) for c in clusters}
     # Numbers began with 0 before clusters were evaluated by capture.
     first = {c.cluster: 0 if c.capture is None else 1 for c in clusters}
     columns = [f"{prefix}_clusters", f"{prefix}_scores"]
@@ -158,8 +194,24 @@ def _draw(
             positions, held = seen + at, keys.take(pa.array(at))
             found.typical.update(-relative, positions, relative, held)
             found.at_random.update(hashes[at], positions, relative, held)
+            if near:
+                outside, relative = _nearest_outside(scores, at, number - first[number], n)
+                found.near.update(-relative, seen + outside, relative, keys.take(pa.array(outside)))
         seen += len(batch)
+        progress(len(batch))
     return drawn
+
+
+def _nearest_outside(
+    scores: pa.ListArray, members: NDArray[np.intp], position: int, n: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The `n` rows of the highest relative membership that are no members, and that; none without any."""
+    relative = _element(scores, np.arange(len(scores)), position)
+    relative[members] = np.nan
+    outside = np.flatnonzero(relative > 0)
+    if len(outside) > n:
+        outside = outside[np.argpartition(-relative[outside], n)[:n]]
+    return outside, relative[outside]
 
 
 def _element(lists: pa.ListArray, rows: NDArray[np.intp], position: int) -> NDArray[np.float32]:
@@ -181,10 +233,10 @@ class _Rows:
     place: dict[int, int]
 
     @classmethod
-    def of(
+    def read(
         cls, source: Source, drawn: Sequence[_Drawn], names: Sequence[str], where: str, *, own_key: bool
     ) -> _Rows:
-        best = [b for d in drawn for b in (d.typical, d.at_random) if b.keys is not None]
+        best = [b for d in drawn for b in (d.typical, d.at_random, d.near) if b.keys is not None]
         if not best:
             fields = [find_field(source, name).with_name(name) for name in names]
             return cls(pa.schema(fields).empty_table(), {})
@@ -194,12 +246,6 @@ class _Rows:
         shown = rows.select(range(0 if own_key else 1, rows.num_columns))
         return cls(shown, {int(p): i for i, p in enumerate(positions)})
 
-    def of_typical(self, drawn: _Drawn) -> pa.Table:
-        return self._of(drawn.typical)
-
-    def of_random(self, drawn: _Drawn) -> pa.Table:
-        return self._of(drawn.at_random)
-
-    def _of(self, best: _Best) -> pa.Table:
+    def of(self, best: _Best) -> pa.Table:
         at = pa.array([self.place[int(p)] for p in best.positions], pa.int64())
         return self.table.take(at).append_column("membership", pa.array(best.scores, pa.float32()))

@@ -13,9 +13,10 @@ import pytest
 from command import run
 from records import cluster, comparison, rejected
 from spec_store.cli.cluster_text import full_lines, overview, reading_lines
-from spec_store.cli.text import aligned, display_width, shortened
+from spec_store.cli.text import aligned, shortened
 from spec_store.connector import Location
 from spec_store.errors import ColumnNotFoundError, InputError
+from spec_store.reporting.text import display_width
 from spec_store.runs.registry import Registry
 from spec_store.workflows.members import members
 from spec_store.workflows.query import clusters as find

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from records import COLUMNS, cluster, comparison, rejected
-from spec_store.cli.findings import (
+from spec_store.reporting.findings import (
     WIDTH,
     changes_lines,
     families,
@@ -17,7 +17,7 @@ from spec_store.cli.findings import (
     unlisted_lines,
     wrapped,
 )
-from spec_store.cli.text import display_width, format_percent
+from spec_store.reporting.text import display_width, format_percent
 
 MERGED = {"kind": "merged", "clusters": [{"cluster": 4, "share": 0.62}], "others": 0.1, "purity": 0.4}
 SCATTERED = {"kind": "scattered", "clusters": [], "others": 0.7, "purity": 0.1}
