@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .text import display_width, format_number, format_percent, visible
+from .text import display_width, format_decimals, format_number, format_percent, visible
 
 if TYPE_CHECKING:
     from ..runs.clusters import ClusterRecord
@@ -53,7 +53,7 @@ def summary_lines(run: ComparisonRecord) -> list[str]:
         else:
             lines.append(
                 f"{side} groups {format_percent(mismatch['rows'])} of the rows that {other} does not:"
-                f" mismatch {_two_decimals(mismatch['mass'])} ({_count(n, 'cluster')})"
+                f" mismatch {format_decimals(mismatch['mass'])} ({_count(n, 'cluster')})"
             )
     return lines
 
@@ -233,7 +233,3 @@ def wrapped(text: str, *, indent: int = 0, margin: int = 0, width: int = WIDTH) 
 
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def _two_decimals(value: float) -> str:
-    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"

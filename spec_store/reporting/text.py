@@ -59,8 +59,10 @@ def format_percent(share: float | None) -> str:
 
 
 def format_decimals(value: float | None) -> str:
-    """Two decimals; a dash for what is not known."""
-    return "-" if value is None or value != value else f"{value:.2f}"
+    """Two decimals; a dash for what is not known. What rounds to nothing is not called nothing."""
+    if value is None or value != value:
+        return "-"
+    return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
 
 
 def with_interval(
