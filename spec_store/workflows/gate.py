@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "GateOptions", "gate"]
 
 _CUTOFF_QUERIES = 500
+# A map is at its best on rows that it was fitted on. That is told where these are most of what is searched,
+# and its inputs a tenth of them.
+_MOSTLY_FITTED = 0.5
+_SHOWS = 0.1
 
 
 def gate(
@@ -136,7 +140,7 @@ def _evaluated(
         plan=plan,
         cutoff=None if options.cutoff is None else _moved(switch, sample, asked, options.cutoff),
         queries=None if asked is None else _searched(switch, asked, options.k, mixed, n_rows, progress),
-        warnings=tuple(_warnings(switch, sample, bool(clusters))),
+        warnings=tuple(_warnings(switch, sample, bool(clusters), n_rows)),
     )
 
 
@@ -200,9 +204,26 @@ def _clusters(source: Source, pair: tuple[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-def _warnings(switch: Switch, sample: SwitchSample, has_clusters: bool) -> list[str]:
+def _fitted_warning(switch: Switch, n_rows: int) -> list[str]:
+    """Whether most of what is searched was fitted, by a map of so many inputs that this shows."""
+    if switch.map is None:
+        return []
+    options = switch.about.get("options") or {}
+    n_known = n_rows - switch.n_without_target
+    n_train = n_known * (1 - switch.held_out)
+    n_fitted = min(n_train, options.get("fit_rows") or n_train)
+    n_inputs = switch.widths[0] + int(options.get("n_landmarks") or 0)
+    if n_fitted < _MOSTLY_FITTED * n_known or n_inputs < _SHOWS * n_fitted:
+        return []
+    return [
+        f"the map was fitted on about {n_fitted / n_known:.0%} of the rows searched, and serves these best:"
+        " among rows that it never saw, less is found."
+    ]
+
+
+def _warnings(switch: Switch, sample: SwitchSample, has_clusters: bool, n_rows: int) -> list[str]:
     a, b = switch.columns
-    found = []
+    found = _fitted_warning(switch, n_rows)
     if not has_clusters:
         found.append(
             f"the table holds no clusters of {a} and {b}, so only all rows and the slices named are"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from ..bars import shown
-from ..connector import Annotation, Published
+from ..connector import Annotation, Published, Source
 from ..errors import InputError, UnsupportedError
 from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
@@ -118,13 +118,8 @@ class ModelComparison:
         UnsupportedError
             The store can't hold result columns, or keeps no runs and no pair was asked for.
         """
-        source, registry, runs = self.basis.source, self.registry, self.comparisons
-        if registry is None and not runs:
-            raise UnsupportedError(
-                f"{source.describe()} keeps no runs, and no pair was asked for: there is nothing to write."
-            )
-        for run in runs:
-            check_place(source, None, run.scorer.schema, run.columns)
+        registry, runs = self.registry, self.comparisons
+        _check_places(self.basis.source, {run.columns: run.scorer.schema for run in runs})
         names = tuple(n for run in runs for n in run.scorer.schema.names)
         state = stored_state(self.basis.state)
         if registry is not None:
@@ -232,9 +227,10 @@ def compare_models(
         raise InputError(f"A prefix is for one pair; {len(chosen)} are asked for, each with its own.")
     questions = {pair: replace(options, prefix=options.prefix or default_prefix(pair)) for pair in chosen}
     if write:
-        for pair, own in questions.items():
-            schema = result_schema(own.prefix or "", modes=own.write_modes)
-            check_place(source, None, schema, pair)
+        schemas = {
+            pair: result_schema(own.prefix or "", modes=own.write_modes) for pair, own in questions.items()
+        }
+        _check_places(source, schemas)
     n_rows = check_rows(source, names, options)
     earlier = {pair: earlier_run(source, pair, own.prefix or "") for pair, own in questions.items()}
     others = [c for run in earlier.values() for c in run.columns]
@@ -245,6 +241,19 @@ def compare_models(
         basis = gather(source, names, references, options, n_rows, update, others=others, maps=maps)
         run = _compared(basis, questions, earlier)
         return run.write(progress=update) if write else run
+
+
+def _check_places(source: Source, schemas: Mapping[tuple[str, str], pa.Schema]) -> None:
+    """Refuse what could not be written: result columns of pairs, or the record of the run alone."""
+    registry = Registry.of(source.location)
+    if registry is not None:
+        registry.check()
+    elif not schemas:
+        raise UnsupportedError(
+            f"{source.describe()} keeps no runs, and no pair was asked for: there is nothing to write."
+        )
+    for pair, schema in schemas.items():
+        check_place(source, None, schema, pair)
 
 
 def _compared(

@@ -301,9 +301,8 @@ def _notes(
     absent = [c for c in run.columns if c not in columns.embeddings]
     if absent:
         notes.append(
-            f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not in {source.describe()}, so"
-            " there is no map of it, and no similarity or neighbours by it. The command line below does not"
-            " say where it was read from."
+            f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not in {source.describe()}: no map,"
+            " similarity or neighbours by it are shown."
         )
     if source.location is not None and source.location.storage_options:
         names = ", ".join(sorted(source.location.storage_options))

@@ -313,6 +313,16 @@ def test_rows_whose_label_is_null_are_among_those_outside_a_slice(tmp_path, slic
     assert (found.re_embed, found.n_re_embed) == ("(label = 'lost')", 77)
 
 
+def test_that_most_of_the_rows_searched_were_fitted_is_told(db):
+    assert "fitted on about 70% of the rows searched" in gate(db).warnings[0]
+    rng = np.random.default_rng(0)
+    unknown = spec_store.AlignmentMap(
+        rng.standard_normal((32, 24)).astype(np.float32), *(np.zeros(s, np.float32) for s in (24, (32, 0)))
+    )
+    for given in (None, unknown):
+        assert not any("rows searched" in w for w in gate(db, map=given).warnings)
+
+
 def test_text_after_a_slice_is_refused_before_any_work(db):
     for bad in ("label = 'lost' LIMIT 5", "label = 'lost' ADN id < 5", "id < 3 banana"):
         with pytest.raises(FilterError, match="Expected one boolean expression"):

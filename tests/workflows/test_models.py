@@ -12,7 +12,7 @@ import pytest
 import spec_store
 from lance_tables import open_source
 from planted import planted_mixture, vectors
-from spec_store.errors import ColumnClashError, InputError
+from spec_store.errors import ColumnClashError, InputError, UnsupportedError
 from spec_store.runs.registry import Registry
 from spec_store.stores.locate import location_of
 
@@ -180,6 +180,26 @@ def test_results_of_others_are_refused_before_any_work(db):
         spec_store.compare_models("images", COLUMNS, pairs="all", db=db, prefix="mine")
     with pytest.raises(InputError, match="2 bandwidths are given for 3 embeddings"):
         spec_store.compare_models("images", COLUMNS, db=db, bandwidth=(1.0, 2.0))
+
+
+def test_what_can_not_be_recorded_is_refused_before_any_work(db, tmp_path):
+    x = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    references = []
+    for name in COLUMNS:
+        index = faiss.IndexFlatL2(8)
+        index.add(x)
+        faiss.write_index(index, str(tmp_path / f"{name}.index"))
+        references.append(f"{name}=faiss:{tmp_path}/{name}.index")
+    reached = []
+    with pytest.raises(UnsupportedError, match="nothing to write"):
+        spec_store.compare_models(None, references, write=True, progress=lambda *stage: reached.append(stage))
+    foreign = pa.table({"x": [1]})
+    lancedb.connect(db).create_table("spec_store_runs", foreign)
+    with pytest.raises(InputError, match="not a run registry"):
+        spec_store.compare_models(
+            "images", COLUMNS, db=db, write=True, progress=lambda *stage: reached.append(stage)
+        )
+    assert not reached
 
 
 def test_two_columns_are_a_pair_too_and_arrays_in_memory_serve(db):
