@@ -84,7 +84,7 @@ class CompareOptions:
     epsilon
         That limit of koda: a number from 0 to 1, or a quantile of the other kernel's eigenvalues, "50%".
     eta
-        Weight of the second kernel in the difference.
+        Weight of the second kernel in the difference; koda has none.
     center
         Compare covariances, without the mode that is the mean similarity itself. False is the paper's.
     normalize

@@ -109,8 +109,8 @@ def koda(
     -----
     By strong duality [2]_ the optimum is min over η ≥ 0 of λmax(K_A - ηK_B)/n + ηε, a convex function of one
     number; where the leading eigenvalue is double there, the direction is the combination of the two for
-    which the constraint holds with equality. Cost: O(p³) for p features in all, then some 15 leading
-    eigenvectors of a p x p matrix for each direction.
+    which the constraint holds with equality. Cost: O(p³) for p features in all, then the leading eigenvectors
+    of one or a few p x p matrices for each direction.
     """
     spectrum = solve(acc, pair=pair, modes=min(directions, acc.n_rows), eta=1.0, center=center)
     a, b = pair or (0, 1)

@@ -139,12 +139,12 @@ class Scorer:
     def _found(
         self, products: Sequence[NDArray[Any]], usable: NDArray[np.bool_]
     ) -> tuple[Membership, NDArray[np.bool_], NDArray[np.float32] | None]:
-        """From the products of both embeddings' columns and weights, each shape (n, k_E)."""
+        """From the products of both embeddings' columns and weights, shape (n, k_E), changed in place."""
         relative = np.zeros((len(usable), len(self.clusters)), np.float32)
         modes = None
-        for end, product in enumerate(products):
+        for end, parts in enumerate(products):
             with np.errstate(invalid="ignore", over="ignore"):
-                parts = product - self._weights[end][1]
+                parts -= self._weights[end][1]
             parts[~usable] = 0
             at = [i for i, c in enumerate(self.clusters) if c.end == end]
             spread = np.array(

@@ -97,7 +97,7 @@ class Sample:
     def stored(self, options: CompareOptions) -> Sample:
         """As it is kept with a run: on it clusters are found, then and when the run is asked again.
 
-        A large sample of unit vectors is kept in half precision, which moves a kernel value by 1e-4.
+        A large sample of unit vectors is kept in half precision, which moves a kernel value by 2e-4 at most.
         """
         size = sum(x.size for x in self.rows) * np.dtype(np.float32).itemsize
         halved = size > _LARGEST_SINGLE and normalizes(options) and options.precision == "float32"
