@@ -13,6 +13,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,41 +100,50 @@ def drift(
 
     Notes
     -----
-    Both signs of the eigenvectors propose groups on one half of the sample that has more of them, each as a
-    linear rule; on its other half and the other sample the shares are counted, and those listed whose
-    intervals lie apart. Cost: O(p³).
+    Eigenvalues and coverage are those of all rows. Groups are proposed by the difference of one half of each
+    sample alone, by both signs of its eigenvectors, each as a linear rule; on the other halves the shares
+    are counted, and those listed whose intervals lie apart. All rows' eigenvectors would have seen those
+    halves, too: of a small table they list noise. Cost: O(p³).
     """
+    rng = np.random.default_rng(seed)
+    halves = [rng.permutation(len(x)) < len(x) // 2 for x in samples]
     with threadpool_limits(1, user_api="blas"):
-        values, vectors = np.linalg.eigh(moments[1].matrix - moments[0].matrix)
-        coverage = float(np.trace(moments[0].matrix)), float(np.trace(moments[1].matrix))
-        found = []
-        leading = []
-        noise = moments[0].noise + moments[1].noise
-        for end, signed in enumerate((values, -values)):
-            order = np.argsort(-signed)[:modes]
-            order = order[signed[order] > noise]
-            leading.append(signed[order])
-            found += _changes(samples, vectors[:, order], signed[order], end, seed)
+        values = np.linalg.eigvalsh(moments[1].matrix - moments[0].matrix)
+        old, new = (_second_moment(x[half]) for x, half in zip(samples, halves, strict=True))
+        strengths, vectors = np.linalg.eigh(new - old)
+        found, leading = [], []
+        for end, sign in enumerate((1.0, -1.0)):
+            order = np.argsort(-sign * strengths)[:modes]
+            order = order[sign * strengths[order] > 0]
+            found += _changes(samples, halves, vectors[:, order], sign * strengths[order], end, seed)
+            leading.append(np.sort(np.maximum(sign * values, 0))[::-1][:modes])
+    coverage = float(np.trace(moments[0].matrix)), float(np.trace(moments[1].matrix))
     found.sort(key=lambda c: -abs(c.shares[1] - c.shares[0]))
     return Drift((leading[0], leading[1]), coverage, tuple(found))
 
 
+def _second_moment(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(features.T @ features / max(len(features), 1))
+
+
 def _changes(
     samples: tuple[NDArray[np.float64], NDArray[np.float64]],
+    halves: Sequence[NDArray[np.bool_]],
     vectors: NDArray[np.float64],
     strengths: NDArray[np.float64],
     end: int,
     seed: int,
 ) -> list[Change]:
-    if not len(strengths):
-        return []
+    """Groups that the time of this end has more of: proposed by `halves`, counted on the other rows."""
     own, other = samples[1 - end].astype(np.float32), samples[end].astype(np.float32)
-    half = np.random.default_rng([seed, end]).permutation(len(own)) < len(own) // 2
+    half, other_half = halves[1 - end], halves[end]
+    if not len(strengths) or not half.any():
+        return []
     rules = _proposed(own[half], vectors.astype(np.float32), strengths, seed)
-    here, there = (rules.members(x).mean(axis=0) for x in (own[~half], other))
+    here, there = (rules.members(x).mean(axis=0) for x in (own[~half], other[~other_half]))
     bounds = [
-        wilson(share, np.full(len(rules), n), _Z95)
-        for share, n in ((here, np.count_nonzero(~half)), (there, len(other)))
+        wilson(share, np.full(len(rules), np.count_nonzero(~held)), _Z95)
+        for share, held in ((here, half), (there, other_half))
     ]
     least, most = bounds[0][0], bounds[1][1]
     apart = least > _LEAST_RATIO * most

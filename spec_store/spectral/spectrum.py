@@ -339,8 +339,8 @@ def unbiased_cka(moment: SecondMoment) -> float:
 
 
 def _unbiased_hsic(moment: SecondMoment, a: slice, b: slice) -> float:
-    """n² times the estimate of Song et al. from moments of features, K̃ and L̃ without their diagonals:
-    (tr K̃L̃ + 1ᵀK̃1 1ᵀL̃1 / (n-1)(n-2) - 2/(n-2) 1ᵀK̃L̃1) / (1 - 3/n)."""
+    """n(n-3) times the estimate of Song et al. from moments of features, K̃ and L̃ without their diagonals:
+    tr K̃L̃ + 1ᵀK̃1 1ᵀL̃1 / (n-1)(n-2) - 2/(n-2) 1ᵀK̃L̃1. The factor is the same in all terms of CKA."""
     n = float(moment.n_rows)
     c, mean = moment.matrix, moment.mean
     diagonals = [float(np.trace(c[s, s])) for s in (a, b)]
@@ -351,8 +351,7 @@ def _unbiased_hsic(moment: SecondMoment, a: slice, b: slice) -> float:
         diagonals[1] * float(mean[a] @ mean[a]) + diagonals[0] * float(mean[b] @ mean[b])
     )
     both += n * diagonals[0] * diagonals[1]
-    total = traces + sums[0] * sums[1] / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
-    return total / (1 - 3 / n)
+    return traces + sums[0] * sums[1] / ((n - 1) * (n - 2)) - 2 * both / (n - 2)
 
 
 def _signs(moment: SecondMoment, eta: float) -> NDArray[np.float64]:

@@ -54,6 +54,14 @@ def test_no_change_lists_nothing():
         assert drifted(old, new).changes == ()
 
 
+def test_shares_are_counted_on_rows_that_took_no_part_in_proposing():
+    """Of few rows the proposing half itself holds directions in which it stands out."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        old, new = rng.standard_normal((2, 240, 24))
+        assert drifted(old, new).changes == ()
+
+
 def test_a_group_that_doubled_is_found_and_its_shares_are_told():
     shares = np.ones(12)
     old, _ = rows_of(shares, 4000, 3)

@@ -173,6 +173,20 @@ def test_what_is_new_between_two_runs_is_found_and_named(db):
     assert spec_store.compare_times(new.run_id, new.run_id, "dino", db=db).groups == ()
 
 
+def test_no_group_is_listed_where_the_map_sees_one_time_much_better(db):
+    late = "label = 'g3' or label = 'g5'"
+    old = spec_store.compare(
+        "images", ["clip", "dino"], db=db, write=True, prefix="old", where=f"not ({late})", **SMALL
+    )
+    new = spec_store.compare(
+        "images", ["clip", "dino"], db=db, write=True, prefix="new", where=late, maps_from=old.run_id, **SMALL
+    )
+    found = spec_store.compare_times(old.run_id, new.run_id, "clip", db=db)
+    assert found.coverage[1] < 0.9 * found.coverage[0]
+    assert found.groups == ()
+    assert "No group is listed" in found.warnings[0]
+
+
 def test_states_of_different_maps_are_not_compared(db):
     runs = [
         spec_store.compare("images", ["clip", "dino"], db=db, write=True, prefix=p, where=w, **SMALL)

@@ -129,14 +129,15 @@ def test_embeddings_of_three_stores_are_joined_by_id(db, tmp_path):
         index.add_with_ids(x, order.astype(np.int64))
         faiss.write_index(index, str(tmp_path / f"{name}.index"))
         references.append(f"{name}=faiss:{tmp_path}/{name}.index")
-    joined = spec_store.compare_models("images", references, pairs="first", db=db, key="id", **SMALL)
+    lancedb.connect(db).create_table("clips", rows.select(["id", "clip", "label"]))
+    joined = spec_store.compare_models("clips", references, pairs="first", db=db, key="id", **SMALL)
     whole = spec_store.compare_models("images", COLUMNS, pairs="first", db=db, key="id", **SMALL)
     for one, two in zip(joined.matrix.to_pylist(), whole.matrix.to_pylist(), strict=True):
         assert one == pytest.approx(two, abs=1e-6)
     written = joined.write()
     for comparison in written.comparisons:
         for cluster in comparison.record.clusters:
-            assert spec_store.query("images", cluster.where, db=db).read_all().num_rows == cluster.size
+            assert spec_store.query("clips", cluster.where, db=db).read_all().num_rows == cluster.size
     again = spec_store.compare_again(joined.run_id, pair=("dino", "siglip"), db=db, write=True)
     assert sum(c.size for c in again.record.clusters) > 0
 
