@@ -28,6 +28,8 @@ __all__ = [
     "Annotation",
     "Capability",
     "Connector",
+    "Difference",
+    "Freshness",
     "Location",
     "Partition",
     "Published",
@@ -110,6 +112,9 @@ class Annotation:
         Written to every result column's field metadata; marks the column as spec-store's own.
     column_metadata
         By result column what its field metadata hold beside that, or instead of it.
+    since
+        A version at which the result columns held what `compute` gives for all of its rows, by an annotation
+        of the same token: only what changed since needs to be computed. None computes all.
     batch_rows
         The largest batch handed to `compute`.
     workers
@@ -128,6 +133,7 @@ class Annotation:
     workers: int = 2
     progress: Callable[[int], None] = field(default=_no_progress, compare=False)
     column_metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    since: int | None = None
 
     @property
     def marks(self) -> dict[str, dict[str, str]]:
@@ -137,13 +143,63 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Published:
-    """What `Source.annotate` did: the version that holds the columns, and how it came about."""
+    """What `Source.annotate` did: the version that holds the columns, and how it came about.
+
+    `computed_version` is one at which all rows had the results of their values: what `Annotation.since` asks
+    for. None where the store has no versions.
+    """
 
     version: int | None
     columns: tuple[str, ...]
     n_rows: int  # physical rows that were written
     attempts: int  # commits tried, 1 where no other writer interfered
     notes: tuple[str, ...] = ()
+    computed_version: int | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the rows of a source differ from those of an earlier version: nothing is lost or counted twice.
+
+    Attributes
+    ----------
+    removed
+        Rows of the earlier version that are there no more, or have other values now.
+    added
+        Rows that came since, or that have other values now. A row of which it can't be known whether it
+        changed is in both.
+    """
+
+    removed: Source
+    added: Source
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Rows, by whether their results are those of their present values.
+
+    Attributes
+    ----------
+    current
+        They are; rows that can't be compared are among them.
+    missing
+        They hold none: they came since.
+    stale
+        They hold those of values that they had before they were updated.
+    unknown
+        They hold results, and nothing tells of which values.
+    """
+
+    current: int = 0
+    missing: int = 0
+    stale: int = 0
+    unknown: int = 0
+
+    def plus(self, *, current: int = 0, missing: int = 0, stale: int = 0, unknown: int = 0) -> Freshness:
+        """With more rows of each kind."""
+        return Freshness(
+            self.current + current, self.missing + missing, self.stale + stale, self.unknown + unknown
+        )
 
 
 class Source(ABC):
@@ -216,6 +272,48 @@ class Source(ABC):
     def latest(self) -> Source:
         """The same table as it stands now; this source, where the store has no versions."""
         return self
+
+    def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
+        """How these rows differ from those of an earlier version, as far as the columns and a filter go.
+
+        Parameters
+        ----------
+        columns
+            Rows that differ in others alone are the same.
+        where
+            Only rows that match it in their own version.
+
+        Returns
+        -------
+        None where the store has no versions, or that one is no longer held.
+        """
+        return None
+
+    def freshness(
+        self, results: Sequence[str], reads: Sequence[str], where: str | None, *, since: int | None
+    ) -> Freshness | None:
+        """How many rows have results of their present values; reads no vectors.
+
+        Parameters
+        ----------
+        results, reads, where
+            Result columns, and what they were computed from, as of an `Annotation`.
+        since
+            A version at which all rows had theirs, see `Published.computed_version`; None where none is
+            known.
+
+        Returns
+        -------
+        None where the store can't tell.
+        """
+        return None
+
+    def leftovers(self, *, remove: bool = False) -> list[str]:
+        """What killed runs left beside this table, a name for each file; with `remove` they are deleted.
+
+        What a living run works with is not among it.
+        """
+        return []
 
     def partitions(self) -> list[Partition]:
         """Parts that together cover each row exactly once; one part unless the store has more."""

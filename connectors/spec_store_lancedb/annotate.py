@@ -18,6 +18,7 @@ import lance
 from spec_store.connector import Annotation, Published
 from spec_store.errors import ColumnClashError, RetryError
 
+from .changes import unsettled_fragments
 from .columns import (
     MARKER,
     add_result_columns,
@@ -25,17 +26,18 @@ from .columns import (
     foreign_columns,
     has_result_columns,
 )
-from .dataset import MAX_ATTEMPTS, is_conflict, latest, local_folder, pause, retried
+from .dataset import MAX_ATTEMPTS, held_version, is_conflict, latest, local_folder, pause, retried
 from .dry_run import dry_run_commit
 from .interrupts import deferred_interrupt
 from .ledger import Ledger, Staged, open_ledger
 from .recovery import mark_columns, remove_leftovers, settle
 from .staging import (
     PREFIX,
+    Inputs,
     column_file_name,
     delete_staged,
     field_ids,
-    fingerprint,
+    input_files,
     is_complete,
     replacement,
     stage,
@@ -146,6 +148,8 @@ class _Run:
         for attempt in range(1, self._max_attempts + 1):
             current = self._staged_version()
             self._refuse_overtaking(current)
+            if self.annotation.since is not None and not self.ledger.state.staged:
+                return self._published(current, current, attempt)
             names = self.annotation.schema.names
             self.ledger.publish(current.version, {n: column_run(current.schema, n) for n in names})
             dry_run_commit(current, self._staged(current), self.annotation, self.ledger)
@@ -190,9 +194,10 @@ class _Run:
         for fragment_id, staged in list(self.ledger.state.staged.items()):
             if fragment_id not in fragments or not self._fits(current, fragments[fragment_id], staged):
                 self._delete(staged.path)
-        missing = [f for fragment_id, f in fragments.items() if fragment_id not in self.ledger.state.staged]
+        wanted = self._unsettled(current) & fragments.keys()
+        missing = [fragments[i] for i in sorted(wanted - self.ledger.state.staged.keys())]
         for fragment in missing:
-            path = column_file_name(self.annotation)
+            path = column_file_name(current, fragment, self.annotation)
             self.ledger.begin(path)
             self.ledger.add(stage(current, fragment, self.annotation, path))
         return bool(missing)
@@ -201,18 +206,34 @@ class _Run:
         return self._is_current(current, fragment, staged) and is_complete(current, staged)
 
     def _is_current(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
-        return fingerprint(current, fragment, self.annotation) == (staged.physical_rows, staged.files)
+        found = input_files(current, fragment, Inputs.of(self.annotation))
+        return found == (staged.physical_rows, staged.files)
+
+    def _unsettled(self, current: lance.LanceDataset) -> set[int]:
+        """Fragments whose results are to be computed: all, or those that changed since they were."""
+        annotation = self.annotation
+        if annotation.since is None:
+            return {f.fragment_id for f in current.get_fragments()}
+        if not has_result_columns(current.schema, annotation.schema):
+            raise RetryError(
+                f"While {self.name} was read, another writer removed {', '.join(annotation.schema.names)}."
+                " Nothing was published."
+            )
+        old = held_version(current, annotation.since)
+        return unsettled_fragments(old, current, Inputs.of(annotation), annotation.token)
 
     def _staged(self, current: lance.LanceDataset) -> dict[int, Staged]:
-        return {f.fragment_id: self.ledger.state.staged[f.fragment_id] for f in current.get_fragments()}
+        present = {f.fragment_id for f in current.get_fragments()}
+        return {i: staged for i, staged in self.ledger.state.staged.items() if i in present}
 
     def _commit(self, current: lance.LanceDataset, attempt: int) -> Published | None:
         """Columns, then values; None where the columns' commit brought in rows that are not staged yet."""
         ready = self._with_columns(current)
         self._on_step(Step.COLUMNS_ADDED)
-        staged, fragments = self.ledger.state.staged, ready.get_fragments()
-        if not all(
-            f.fragment_id in staged and self._is_current(ready, f, staged[f.fragment_id]) for f in fragments
+        staged = self.ledger.state.staged
+        fragments = {f.fragment_id: f for f in ready.get_fragments()}
+        if not self._unsettled(ready) <= staged.keys() or not all(
+            self._is_current(ready, fragments[i], s) for i, s in staged.items() if i in fragments
         ):
             return None
         self._refuse_overtaking(ready)
@@ -223,7 +244,7 @@ class _Run:
             raise RetryError(f"While {self.name} was written, another writer dropped {', '.join(missing)}.")
         mark_columns(new, self.annotation.marks, self.name)
         self._on_step(Step.MARKED)
-        return self._published(latest(new), attempt)
+        return self._published(new, latest(new), attempt)
 
     def _with_columns(self, current: lance.LanceDataset) -> lance.LanceDataset:
         """A version that has the result columns."""
@@ -269,10 +290,10 @@ class _Run:
                     f" {pinned.version}. Nothing was published. Run again, or give another --prefix."
                 )
 
-    def _published(self, new: lance.LanceDataset, attempts: int) -> Published:
-        rows = sum(f.physical_rows for f in new.get_fragments())
+    def _published(self, computed: lance.LanceDataset, new: lance.LanceDataset, attempts: int) -> Published:
+        rows = sum(s.physical_rows for s in self._staged(computed).values())
         names = tuple(self.annotation.schema.names)
-        return Published(new.version, names, rows, attempts, tuple(self._notes(new)))
+        return Published(new.version, names, rows, attempts, tuple(self._notes(new)), computed.version)
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
         ids = set(field_ids(new, self.annotation.schema.names))

@@ -14,7 +14,16 @@ from lance.commit import CommitConflictError
 from spec_store.errors import RetryError
 from spec_store.stores.filters import parenthesized
 
-__all__ = ["MAX_ATTEMPTS", "is_conflict", "latest", "local_folder", "pause", "retried", "scan"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "held_version",
+    "is_conflict",
+    "latest",
+    "local_folder",
+    "pause",
+    "retried",
+    "scan",
+]
 
 MAX_ATTEMPTS = 20
 _IO_BUFFER = 32 << 20
@@ -24,6 +33,13 @@ T = TypeVar("T")
 def latest(dataset: lance.LanceDataset) -> lance.LanceDataset:
     """The newest version, with the same access to its storage."""
     return dataset.checkout_version(dataset.latest_version)
+
+
+def held_version(dataset: lance.LanceDataset, version: int) -> lance.LanceDataset | None:
+    """An earlier version; None for one that was cleaned up."""
+    if all(v["version"] != version for v in dataset.versions()):
+        return None
+    return dataset.checkout_version(version)
 
 
 def local_folder(dataset: lance.LanceDataset) -> Path | None:

@@ -12,10 +12,10 @@ from spec_store.errors import RetryError
 from .columns import MARKER, column_run
 from .dataset import latest, local_folder, retried
 from .dry_run import remove_dry_run
-from .ledger import Ledger, State, dead_ledgers
+from .ledger import FOLDER, Ledger, State, dead_ledgers
 from .staging import delete_staged
 
-__all__ = ["mark_columns", "remove_leftovers", "repair", "settle"]
+__all__ = ["leftovers", "mark_columns", "remove_leftovers", "repair", "settle"]
 
 _LATER_VERSIONS = 100
 
@@ -42,6 +42,15 @@ def repair(dataset: lance.LanceDataset, name: str) -> list[str]:
     except (OSError, RuntimeError, RetryError) as error:
         messages.append(f"What a killed run left in {name} can't be removed or completed now: {error}")
     return messages
+
+
+def leftovers(dataset: lance.LanceDataset) -> list[str]:
+    """Names of the files of runs that were killed: ledgers, and column files that belong to no version."""
+    found = []
+    for ledger in dead_ledgers(dataset):
+        found += [f"{FOLDER}/{ledger.name}", *(f"data/{path}" for path in sorted(ledger.state.files))]
+        ledger.close(remove=False)
+    return found
 
 
 def remove_leftovers(dataset: lance.LanceDataset, name: str) -> None:

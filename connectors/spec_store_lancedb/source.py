@@ -14,7 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from spec_store.connector import Annotation, Location, Partition, Published, Source, find_field
+from spec_store.connector import (
+    Annotation,
+    Difference,
+    Freshness,
+    Location,
+    Partition,
+    Published,
+    Source,
+    find_field,
+)
 from spec_store.errors import (
     ColumnClashError,
     ColumnNotFoundError,
@@ -27,10 +36,14 @@ from spec_store.errors import (
 from spec_store.stores.filters import parenthesized
 
 from .annotate import annotate, drop_annotations
+from .changes import Changes, freshness
 from .columns import foreign_columns
 from .database import folder_of
-from .dataset import latest, local_folder, retried, scan
-from .recovery import repair
+from .dataset import held_version, latest, local_folder, retried, scan
+from .recovery import leftovers, remove_leftovers, repair
+from .selection import SelectedRows
+from .staging import Inputs
+from .storage_errors import storage_errors
 
 __all__ = ["LanceSource"]
 
@@ -139,6 +152,35 @@ class LanceSource(Source):
     def latest(self) -> LanceSource:
         """The newest version of the table."""
         return LanceSource(latest(self._dataset), self.location, self.table)
+
+    def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
+        """By data files, deletions, and with stable row ids the versions of rows' last updates."""
+        old = held_version(self._dataset, version)
+        if old is None:
+            return None
+        earlier = LanceSource(old, self.location, self.table)
+        for column in columns:
+            find_field(earlier, column)
+        with _filter_errors(where):
+            changes = Changes(old, self._dataset, Inputs(tuple(columns), where, ()))
+            removed, added = changes.selections
+        return Difference(SelectedRows(earlier, removed, where), SelectedRows(self, added, where))
+
+    def freshness(
+        self, results: Sequence[str], reads: Sequence[str], where: str | None, *, since: int | None
+    ) -> Freshness:
+        """From names of data files; from rows' versions where fragments were rewritten."""
+        old = None if since is None else held_version(self._dataset, since)
+        with _filter_errors(where):
+            return freshness(old, self._dataset, Inputs(tuple(reads), where, tuple(results)), None)
+
+    def leftovers(self, *, remove: bool = False) -> list[str]:
+        """Column files, ledgers and clones of killed runs."""
+        with storage_errors(self.describe()):
+            found = leftovers(self._dataset)
+            if remove:
+                remove_leftovers(self._dataset, self.describe())
+        return found
 
     def partitions(self) -> list[Partition]:
         """The table's fragments."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lance
@@ -22,12 +24,15 @@ from .ledger import Staged
 
 __all__ = [
     "PREFIX",
+    "Inputs",
     "column_file_name",
     "delete_staged",
     "field_ids",
-    "fingerprint",
+    "input_files",
     "is_complete",
+    "is_settled",
     "replacement",
+    "result_files",
     "stage",
 ]
 
@@ -35,26 +40,81 @@ PREFIX = "spec-"
 """Names of column files begin so."""
 
 
-def fingerprint(
-    dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation
+@dataclass(frozen=True)
+class Inputs:
+    """What results are computed from.
+
+    Attributes
+    ----------
+    columns
+        Those that are read.
+    where
+        A filter. It may read any column but the results.
+    results
+        The result columns.
+    """
+
+    columns: tuple[str, ...]
+    where: str | None
+    results: tuple[str, ...]
+
+    @classmethod
+    def of(cls, annotation: Annotation) -> Inputs:
+        """Those of an annotation."""
+        return cls(annotation.reads, annotation.where, tuple(annotation.schema.names))
+
+
+def input_files(
+    dataset: lance.LanceDataset, fragment: lance.LanceFragment, inputs: Inputs
 ) -> tuple[int, tuple[str, ...]]:
     """What a staged file depends on: physical rows, and the data files that its rows are computed from.
 
-    A filter may read any column, so with one every file counts that does not hold only result columns.
+    With a filter every file counts that does not hold only result columns.
     """
-    results = set(field_ids(dataset, annotation.schema.names))
-    reads = set(field_ids(dataset, [c.split(".")[0] for c in annotation.reads]))
+    results = set(field_ids(dataset, inputs.results))
+    reads = set(field_ids(dataset, [c.split(".")[0] for c in inputs.columns]))
     files = []
     for file in fragment.metadata.files:
-        held = set(file.fields)
-        if held & reads or (annotation.where is not None and not held <= results):
+        held = {i for i in file.fields if i >= 0}  # negative: replaced by another file
+        if held & reads or (inputs.where is not None and not held <= results):
             files.append(file.path)
     return fragment.physical_rows, tuple(files)
 
 
-def column_file_name(annotation: Annotation) -> str:
-    """A new name for a column file in the table's data folder."""
-    return f"{PREFIX}{annotation.token[:12]}-{uuid.uuid4().hex}.lance"
+def column_file_name(
+    dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation
+) -> str:
+    """A new name for a column file in the table's data folder, which tells what it is computed from."""
+    digest = _digest(dataset, fragment, Inputs.of(annotation))
+    return f"{PREFIX}{annotation.token[:12]}-{digest}-{uuid.uuid4().hex}.lance"
+
+
+def _digest(dataset: lance.LanceDataset, fragment: lance.LanceFragment, inputs: Inputs) -> str:
+    text = repr((inputs.where, *input_files(dataset, fragment, inputs)))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def result_files(dataset: lance.LanceDataset, fragment: lance.LanceFragment, inputs: Inputs) -> list[str]:
+    """Names of a fragment's data files that hold result columns."""
+    ids = set(field_ids(dataset, inputs.results))
+    return [file.path for file in fragment.metadata.files if ids & set(file.fields)]
+
+
+def is_settled(
+    dataset: lance.LanceDataset, fragment: lance.LanceFragment, inputs: Inputs, token: str | None
+) -> bool:
+    """Whether all of a fragment's results were computed from the values that it holds now.
+
+    Parameters
+    ----------
+    token
+        Of the annotation that they must come from; None is any.
+    """
+    files = result_files(dataset, fragment, inputs)
+    if len(files) != 1 or not files[0].startswith(PREFIX):
+        return False
+    found, _, digest = files[0].removeprefix(PREFIX).rpartition("-")[0].rpartition("-")
+    return digest == _digest(dataset, fragment, inputs) and (token is None or token[:12] == found)
 
 
 def stage(
@@ -64,7 +124,7 @@ def stage(
 
     Deleted rows, and rows outside the filter, are null. If anything fails the caller deletes the file.
     """
-    physical_rows, files = fingerprint(dataset, fragment, annotation)
+    physical_rows, files = input_files(dataset, fragment, Inputs.of(annotation))
     session = dataset.new_file_session()
     schema = _fast_to_write(annotation.schema)
     with session.open_writer(f"data/{path}", schema=schema, version=dataset.data_storage_version) as writer:

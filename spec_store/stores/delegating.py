@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..connector import Annotation, Partition, Published, Source
+from ..connector import Annotation, Difference, Freshness, Partition, Published, Source
 
 __all__ = ["DelegatingSource"]
 
@@ -64,6 +64,17 @@ class DelegatingSource(Source):
 
     def latest(self) -> Source:
         return self.source.latest()
+
+    def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
+        return self.source.difference(version, columns, where)
+
+    def freshness(
+        self, results: Sequence[str], reads: Sequence[str], where: str | None, *, since: int | None
+    ) -> Freshness | None:
+        return self.source.freshness(results, reads, where, since=since)
+
+    def leftovers(self, *, remove: bool = False) -> list[str]:
+        return self.source.leftovers(remove=remove)
 
     def partitions(self) -> list[Partition]:
         return self.source.partitions()

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..connector import Annotation, Partition, Published, Source, find_field
+from ..connector import Annotation, Difference, Freshness, Partition, Published, Source, find_field
 from ..errors import InputError
 from ..keys import same_keys
 from .blocks import RowBlocks, spool
@@ -202,6 +202,17 @@ class Joined(DelegatingSource):
         theirs = self._looked_up.take(keys, [c for c in columns if self._is_right(c)])
         arrays = [(theirs if self._is_right(c) else mine).column(c) for c in columns]
         return pa.Table.from_arrays([mine.column(0), *arrays], names=[self.key, *columns])
+
+    def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
+        """None: what changed in the second source is not known."""
+        return None
+
+    def freshness(
+        self, results: Sequence[str], reads: Sequence[str], where: str | None, *, since: int | None
+    ) -> Freshness | None:
+        """As far as the first source tells."""
+        mine = [c for c in reads if not self._is_right(c)]
+        return self.left.freshness(results, mine, where, since=since)
 
     def partitions(self) -> list[Partition]:
         """One: those of the first source would count rows that the second has not."""

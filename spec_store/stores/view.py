@@ -11,7 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..connector import Annotation, Partition, Published, Source, find_field, take_sample
+from ..connector import (
+    Annotation,
+    Difference,
+    Freshness,
+    Partition,
+    Published,
+    Source,
+    find_field,
+    take_sample,
+)
 from ..errors import ColumnNotFoundError, InputError
 from ..keys import canonical_keys, hash_keys, key_family, repeated_keys, same_keys, smallest_hashes
 from .delegating import DelegatingSource
@@ -142,6 +151,20 @@ class View(DelegatingSource):
         picked += [at[self.names.get(c, c)] for c in columns]
         arrays = [batch.column(i) for i in picked]
         return type(batch).from_arrays(arrays, names=[self.key, *columns])
+
+    def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
+        """The source's, as such views."""
+        found = self.source.difference(version, self._inner(columns), where)
+        if found is None:
+            return None
+        removed, added = (View(s, key=self.key, names=self.names) for s in (found.removed, found.added))
+        return Difference(removed, added)
+
+    def freshness(
+        self, results: Sequence[str], reads: Sequence[str], where: str | None, *, since: int | None
+    ) -> Freshness | None:
+        """The source's."""
+        return self.source.freshness(results, self._inner(reads), where, since=since)
 
     def latest(self) -> Source:
         """The same view of the source as it stands now."""
