@@ -80,7 +80,15 @@ class Location:
 
 @dataclass(frozen=True)
 class Partition:
-    """A part of a source. The partitions of a source cover each of its rows exactly once."""
+    """A part of a source. The partitions of a source cover each of its rows exactly once.
+
+    Attributes
+    ----------
+    id
+        Names it among the partitions of a source; what `Source.batches` finds it by, in any process.
+    n_rows
+        Rows that it streams without a filter.
+    """
 
     id: str
     n_rows: int
@@ -316,7 +324,11 @@ class Source(ABC):
         return []
 
     def partitions(self) -> list[Partition]:
-        """Parts that together cover each row exactly once; one part unless the store has more."""
+        """Parts that together cover each row exactly once; one part unless the store has more.
+
+        Streamed one after the other they give the rows in the order of the whole stream. Several workers
+        share them out among themselves: some ten thousand rows each are best.
+        """
         return [Partition("all", self.count())]
 
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:

@@ -35,8 +35,9 @@ from .annotated import check_own, counted
 from .kept import save_sample
 from .listing import Described
 from .notebook import comparison_html
-from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
+from .passes import ClusterTally, scored, scored_on_demand, tally_columns
 from .sampling import Sample
+from .units import one_blas_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -27,8 +27,8 @@ from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place, keep_sample, stored_state
 from .listing import Earlier, described_columns, earlier_run
 from .notebook import models_html
-from .passes import one_blas_thread
 from .solving import Question, compared, given_maps, number_or_none
+from .units import one_blas_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

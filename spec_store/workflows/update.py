@@ -14,7 +14,7 @@ from ..stores.filters import quoted
 from ..stores.locate import Database, open_table
 from .aligned import aligned_annotation, aligned_schema
 from .annotated import held_alignments, recorded_map
-from .passes import one_blas_thread
+from .units import one_blas_thread
 
 __all__ = ["Updated", "update"]
 
