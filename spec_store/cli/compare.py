@@ -251,7 +251,17 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         help="Use the feature maps of a recorded run, bandwidths included: the two can then be compared.",
     ),
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option)
+@headed(
+    "Execution",
+    seed_option,
+    batch_rows_option,
+    threads_option,
+    click.option(
+        "--fresh",
+        is_flag=True,
+        help="Start over, where an interrupted run with the same arguments would be continued.",
+    ),
+)
 def compare(
     table: str | None,
     cols: str | None,
@@ -266,6 +276,7 @@ def compare(
     from_run: str | None,
     against_run: str | None,
     column: str | None,
+    fresh: bool,
     **fields: Any,
 ) -> None:
     """Compare two embedding columns, or several, and write each row's clusters back.
@@ -291,7 +302,7 @@ def compare(
         return
     if cols is None:
         raise click.UsageError("Name the embedding columns with --cols, or a recorded run with --from-run.")
-    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, fields)
+    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, fresh, fields)
 
 
 def _compare(
@@ -304,6 +315,7 @@ def _compare(
     index: bool,
     pair: str | None,
     as_json: bool,
+    fresh: bool,
     fields: dict[str, Any],
 ) -> None:
     from ..options import CompareOptions
@@ -323,7 +335,7 @@ def _compare(
         if out or index or pair:
             given = "--out" if out else "--index" if index else "--align"
             raise click.UsageError(f"{given} takes two columns; --cols names {len(columns)}.")
-        compare_several(table, columns, pairs, db, options, dry_run=dry_run, as_json=as_json)
+        compare_several(table, columns, pairs, db, options, dry_run=dry_run, as_json=as_json, fresh=fresh)
         return
     if pairs is not None:
         raise click.UsageError("--pairs is for more than two columns.")
@@ -336,6 +348,7 @@ def _compare(
             columns,
             db=db,
             write=not dry_run,
+            fresh=fresh,
             out=out,
             progress=progress,
             options=options,

@@ -31,6 +31,7 @@ def compare_several(
     *,
     dry_run: bool,
     as_json: bool,
+    fresh: bool,
 ) -> None:
     """Compare, write unless it is a dry run, and print."""
     from ..workflows.models import compare_models
@@ -39,7 +40,14 @@ def compare_several(
         raise click.UsageError("Name a --table for the results; --dry-run writes nothing.")
     with shown_progress() as progress:
         run = compare_models(
-            table, columns, pairs=pairs or (), db=db, write=not dry_run, progress=progress, options=options
+            table,
+            columns,
+            pairs=pairs or (),
+            db=db,
+            write=not dry_run,
+            fresh=fresh,
+            progress=progress,
+            options=options,
         )
         if dry_run:
             run = run.score(progress=progress)

@@ -12,6 +12,8 @@ from ..options import CompareOptions
 from ..progress import Progress, timed
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
+from ..stores.view import View
+from .checkpoint import Checkpoint, Prepared
 from .passes import accumulate
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
 
@@ -89,6 +91,7 @@ def gather(
     *,
     others: Sequence[str],
     maps: Sequence[FeatureMap] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Basis:
     """Draw the sample, fit the maps, and bring all rows into the state: pass 1.
 
@@ -100,44 +103,63 @@ def gather(
         Further columns to read with the sample.
     maps
         Those of an earlier run, to be used as they are; None fits them.
+    checkpoint
+        What an interrupted run had done, and where progress is kept; None for neither.
     """
+    checkpoint = checkpoint or Checkpoint(source)
     seconds: dict[str, float] = {}
-    messages: list[str] = []
     with timed(seconds, "sample"):
-        rows = identified(source, options.where)
-        sample = draw_sample(rows.source, columns, options, others=others)
-        if maps is None:
-            fitted = fit_maps(sample, options)
-            maps = fitted.maps
-            messages = fitted.bandwidths.warnings() if fitted.bandwidths else []
-        by_column = dict(zip(columns, maps, strict=True))
-        errors = {
-            pair: map_error(sample.of(pair), [by_column[c] for c in pair], options.eta)
-            for pair in pairs_of(columns)
-        }
-        sample = sample.stored(options)
-    progress("covariance", 0, n_rows)
+        prepared = checkpoint.prepared or _prepared(source, columns, options, others, maps)
+    rows = source.by_own_key() if prepared.by_own_key and isinstance(source, View) else source
+    start = checkpoint.start
+    progress("covariance", 0 if start is None else start.n_rows, n_rows)
     with timed(seconds, "covariance"):
-        state = accumulate(
-            rows.source,
-            maps,
+        done = accumulate(
+            rows,
+            prepared.maps,
             where=options.where,
             batch_rows=options.batch_rows,
             threads=options.threads,
             progress=lambda done: progress("covariance", done, n_rows),
+            start=start,
+            merged=lambda done: checkpoint.keep(prepared, done),
         )
-    _check_invalid(source, state, options)
+    _check_invalid(source, done, options)
     return Basis(
         source=source,
         columns=columns,
         references=references,
         options=options,
-        state=state,
-        sample=sample,
-        map_errors=errors,
-        warnings=(*source.notes, *rows.warnings, *messages),
+        state=done,
+        sample=prepared.sample,
+        map_errors=prepared.map_errors,
+        warnings=(*source.notes, *prepared.messages, *checkpoint.notes),
         seconds=seconds,
     )
+
+
+def _prepared(
+    source: Source,
+    columns: tuple[str, ...],
+    options: CompareOptions,
+    others: Sequence[str],
+    maps: Sequence[FeatureMap] | None,
+) -> Prepared:
+    """The sample, and what is fixed on it."""
+    rows = identified(source, options.where)
+    messages = list(rows.warnings)
+    sample = draw_sample(rows.source, columns, options, others=others)
+    if maps is None:
+        fitted = fit_maps(sample, options)
+        maps = fitted.maps
+        messages += fitted.bandwidths.warnings() if fitted.bandwidths else []
+    by_column = dict(zip(columns, maps, strict=True))
+    errors = {
+        pair: map_error(sample.of(pair), [by_column[c] for c in pair], options.eta)
+        for pair in pairs_of(columns)
+    }
+    by_own_key = rows.source is not source
+    return Prepared(sample.stored(options), maps, errors, tuple(messages), by_own_key, options.seed)
 
 
 def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:
