@@ -30,6 +30,7 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer
 from ..spectral.spectrum import Spectrum
 from ..stores.locate import Database, Destination
+from ..stores.memory import release_memory
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
 from .kept import save_sample
@@ -245,6 +246,7 @@ class Comparison:
         if registry is not None:
             self.keep(registry)
             registry.start(replace(self.record, written=names), state)
+        release_memory()  # of the search for clusters
         progress("write", 0, self._n_all)
         seconds: dict[str, float] = {}
         with timed(seconds, "write"):
