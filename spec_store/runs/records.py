@@ -146,6 +146,7 @@ _LATER_FIELDS = (
     "next_number",
     "changes",
     "skipped_columns",
+    "fit",
 )
 
 
@@ -193,6 +194,10 @@ class ComparisonRecord(RunRecord):
         None where it held none.
     skipped_columns
         Columns that could not be described, and why.
+    fit
+        Of a run with `fit_rows`: ``n_rows`` that the figures are of, ``n_scored`` that are scored, and
+        ``standard_errors`` of ``spec_diff``, ``spec_diff_centered``, ``cka`` and, by column, ``eigenvalues``,
+        None where they are not known; None for a run on all rows.
     """
 
     kind: ClassVar[str] = "compare"
@@ -219,6 +224,12 @@ class ComparisonRecord(RunRecord):
     next_number: int = 1
     changes: Changes | None = None
     skipped_columns: Mapping[str, str] = field(default_factory=dict)
+    fit: Mapping[str, Any] | None = None
+
+    @property
+    def n_scored(self) -> int:
+        """Rows that are scored, those among them that have to be skipped."""
+        return self.n_rows + self.n_skipped if self.fit is None else int(self.fit["n_scored"])
 
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
@@ -230,6 +241,7 @@ class ComparisonRecord(RunRecord):
             "columns": list(self.columns),
             "n_rows": self.n_rows,
             "n_skipped": self.n_skipped,
+            "fit": json_values(self.fit),
             "objective": self.options.get("objective", "difference"),
             "kernel": kernel,
             "features": self.options["features"] if kernel == "gaussian" else "exact",
@@ -310,6 +322,8 @@ class ModelsRecord(RunRecord):
         Of the pairs whose clusters were asked for: ``columns``, ``prefix``, and the ``run_id`` of its record.
     references
         The columns as they were asked for, with the stores of those of other ones.
+    fit
+        As of a comparison; standard errors are with the pairs that were asked for.
     """
 
     kind: ClassVar[str] = "models"
@@ -319,10 +333,26 @@ class ModelsRecord(RunRecord):
     matrix: tuple[Mapping[str, Any], ...]
     pairs: tuple[Mapping[str, Any], ...] = ()
     references: tuple[str, ...] = ()
+    fit: Mapping[str, Any] | None = None
+
+    @property
+    def n_scored(self) -> int:
+        """Rows that are scored, those among them that have to be skipped."""
+        return self.n_rows + self.n_skipped if self.fit is None else int(self.fit["n_scored"])
 
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
-        own = ("bandwidth", "coverage", "matrix", "pairs", "references", "seconds", "written", "warnings")
+        own = (
+            "fit",
+            "bandwidth",
+            "coverage",
+            "matrix",
+            "pairs",
+            "references",
+            "seconds",
+            "written",
+            "warnings",
+        )
         return {
             "run_id": self.run_id,
             "table": self.table,
@@ -352,6 +382,7 @@ class ModelsRecord(RunRecord):
             matrix=tuple(details["matrix"]),
             pairs=tuple(details["pairs"]),
             references=tuple(details["references"]),
+            fit=details.get("fit"),
         )
 
 

@@ -103,7 +103,7 @@ def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: L
     columns = tuple(m.column for m in state.maps)
     warnings = []
     options = CompareOptions.from_json(run.options)
-    n_now, n_then = source.count(options.where), run.n_rows + run.n_skipped
+    n_now, n_then = source.count(options.where), run.n_scored
     if n_now != n_then:
         warnings.append(
             f"run {run.run_id} read {n_then:,} rows, and there are {n_now:,} now: all figures are of those"
@@ -116,6 +116,7 @@ def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: L
         options=options,
         state=state,
         sample=sample,
+        n_scored=n_now if run.fit else None,
         state_run=_owner(run),
         warnings=tuple(warnings),
     )

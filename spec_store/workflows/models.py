@@ -147,7 +147,7 @@ class ModelComparison:
     def _annotate(self, progress: Progress) -> Published:
         options, runs = self.basis.options, self.comparisons
         scorer = ScorerOfPairs([run.scorer for run in runs])
-        n_rows = self.record.n_rows + self.record.n_skipped
+        n_rows = self.record.n_scored
         own = {n: run.record.provenance for run in runs for n in run.scorer.schema.names}
         marks = {n: {**marks, "spec_store.run": self.run_id} for n, marks in own.items()}
         progress("write", 0, n_rows)
@@ -323,6 +323,7 @@ def _record(basis: Basis, run_id: str) -> ModelsRecord:
         source_version=source.version,
         n_rows=state.n_rows,
         n_skipped=state.invalid.n_rows,
+        fit=None if basis.n_scored is None else {"n_rows": state.n_rows, "n_scored": basis.n_scored},
         options=options.to_json(),
         seconds={},
         warnings=basis.warnings,
