@@ -80,7 +80,15 @@ class Location:
 
 @dataclass(frozen=True)
 class Partition:
-    """A part of a source. The partitions of a source cover each of its rows exactly once."""
+    """A part of a source. The partitions of a source cover each of its rows exactly once.
+
+    Attributes
+    ----------
+    id
+        Names it among the partitions of a source; what `Source.batches` finds it by, in any process.
+    n_rows
+        Rows that it streams without a filter.
+    """
 
     id: str
     n_rows: int
@@ -316,8 +324,19 @@ class Source(ABC):
         return []
 
     def partitions(self) -> list[Partition]:
-        """Parts that together cover each row exactly once; one part unless the store has more."""
+        """Parts that together cover each row exactly once; one part unless the store has more.
+
+        Streamed one after the other they give the rows in the order of the whole stream. Several workers
+        share them out among themselves: some ten thousand rows each are best.
+        """
         return [Partition("all", self.count())]
+
+    def split(self, partition: Partition, n_rows: int) -> list[Partition]:
+        """Parts of a partition of at most `n_rows` rows each, which `batches` reads without reading the rest.
+
+        The partition itself where the store has none smaller.
+        """
+        return [partition]
 
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Rows by key, in the order of `keys`: the key, then `columns`. Safe to call from threads.

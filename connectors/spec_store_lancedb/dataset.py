@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lance
 from lance.commit import CommitConflictError
@@ -16,6 +17,7 @@ from spec_store.stores.filters import parenthesized
 
 __all__ = [
     "MAX_ATTEMPTS",
+    "FragmentRange",
     "held_version",
     "is_conflict",
     "latest",
@@ -76,6 +78,34 @@ def retried(commit: Callable[[], T], what: str) -> T:
     ) from last
 
 
+@dataclass(frozen=True)
+class FragmentRange:
+    """Some of a fragment's rows, counted from 0 without those that were deleted."""
+
+    fragment: lance.LanceFragment
+    start: int
+    stop: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all of the fragment's rows."""
+        return self.start == 0 and self.stop >= self.fragment.count_rows()
+
+    def condition(self, dataset: lance.LanceDataset) -> str:
+        """SQL that selects these rows of the fragment."""
+        conditions = [f"_rowaddr >= {self._address(dataset, self.start)}"]
+        if self.stop < self.fragment.count_rows():
+            conditions.append(f"_rowaddr < {self._address(dataset, self.stop)}")
+        return " AND ".join(conditions)
+
+    def _address(self, dataset: lance.LanceDataset, row: int) -> int:
+        """Where a row is; reads metadata alone."""
+        found = dataset.scanner(
+            columns=[], fragments=[self.fragment], with_row_address=True, offset=row, limit=1
+        )
+        return int(found.to_table()["_rowaddr"][0].as_py())
+
+
 def scan(
     dataset: lance.LanceDataset,
     columns: Sequence[str],
@@ -83,19 +113,28 @@ def scan(
     batch_rows: int,
     fragments: Sequence[lance.LanceFragment] | None = None,
     *,
+    part: FragmentRange | None = None,
     with_row_address: bool = False,
 ) -> lance.LanceScanner:
-    """A scanner in file order, in bounded memory."""
+    """A scanner in file order, in bounded memory: over a data set, some fragments, or a part of one."""
+    chosen: dict[str, Any] = {"fragments": fragments if part is None else [part.fragment]}
+    condition = None if where is None else parenthesized(where)
+    # Reading the columns row by row after the filter is many times slower unless few rows match.
+    late = False if where is not None and columns else None
+    if part is not None and not part.is_whole:
+        if condition is None:
+            chosen |= {"offset": part.start, "limit": part.stop - part.start}
+        else:  # an offset counts rows that match; and only late are the other rows of the fragment not read
+            condition, late = f"{condition} AND {part.condition(dataset)}", True if columns else None
     return dataset.scanner(
         columns=list(columns),
-        filter=None if where is None else parenthesized(where),
-        fragments=fragments,
+        filter=condition,
         with_row_id=True,
         with_row_address=with_row_address,
         batch_size=batch_rows,
         batch_readahead=1,
         fragment_readahead=1,
         io_buffer_size=_IO_BUFFER,
-        # Reading the columns row by row after the filter is many times slower unless few rows match.
-        late_materialization=False if where is not None and columns else None,
+        late_materialization=late,
+        **chosen,
     )

@@ -39,7 +39,7 @@ from .annotate import annotate, drop_annotations
 from .changes import Changes, freshness
 from .columns import foreign_columns
 from .database import folder_of
-from .dataset import held_version, latest, local_folder, retried, scan
+from .dataset import FragmentRange, held_version, latest, local_folder, retried, scan
 from .recovery import leftovers, remove_leftovers, repair
 from .selection import SelectedRows
 from .staging import Inputs
@@ -58,6 +58,8 @@ _RESERVED = frozenset(
         *("_distance", "_score", "_relevance_score"),
     }
 )
+# Of a partition, at most.
+_PARTITION_ROWS = 65_536
 # Rows read at once by key: what they are read into is not given back to the system.
 _TAKE_ROWS = 2048
 
@@ -142,9 +144,9 @@ class LanceSource(Source):
         """Row ids and columns in file order; Lance reads ahead in its own threads."""
         for column in columns:
             find_field(self, column)
-        fragments = None if partition is None else [self._fragment(partition)]
+        part = None if partition is None else self._range(partition)
         with _filter_errors(where):
-            scanner = scan(self._dataset, columns, where, batch_rows, fragments)
+            scanner = scan(self._dataset, columns, where, batch_rows, part=part)
             if where is not None:
                 scanner.projected_schema  # noqa: B018  # compiles the filter, without reading
         return _selected(scanner, [_KEY, *columns], where)
@@ -183,8 +185,24 @@ class LanceSource(Source):
         return found
 
     def partitions(self) -> list[Partition]:
-        """The table's fragments."""
-        return [Partition(str(f.fragment_id), f.count_rows()) for f in self._dataset.get_fragments()]
+        """Ranges of at most 65,536 rows of each fragment; their id is ``fragment:start:stop``."""
+        counts = ((f.fragment_id, f.count_rows()) for f in self._dataset.get_fragments())
+        return [
+            Partition(f"{fragment_id}:{start}:{stop}", stop - start)
+            for fragment_id, n in counts
+            for start in range(0, n, _PARTITION_ROWS)
+            for stop in [min(start + _PARTITION_ROWS, n)]
+        ]
+
+    def split(self, partition: Partition, n_rows: int) -> list[Partition]:
+        """Shorter ranges of the same fragment."""
+        part = self._range(partition)
+        cuts = range(part.start, part.stop, n_rows)
+        return [
+            Partition(f"{part.fragment.fragment_id}:{start}:{stop}", stop - start)
+            for start in cuts
+            for stop in [min(start + n_rows, part.stop)]
+        ]
 
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Rows by row id, in the order of `keys`. Raises InputError for ids that are not there."""
@@ -275,11 +293,12 @@ class LanceSource(Source):
             return None
         return [_searched(self._dataset, {"column": column, "q": q, "k": k}) for q in queries]
 
-    def _fragment(self, partition: Partition) -> lance.LanceFragment:
-        fragment = self._dataset.get_fragment(int(partition.id))
-        if fragment is None:
+    def _range(self, partition: Partition) -> FragmentRange:
+        named = re.fullmatch(r"(\d+):(\d+):(\d+)", partition.id)
+        fragment = self._dataset.get_fragment(int(named[1])) if named else None
+        if named is None or fragment is None:
             raise InputError(f"{sentence(self.describe())} has no partition {partition.id!r}.")
-        return fragment
+        return FragmentRange(fragment, int(named[2]), int(named[3]))
 
 
 def _nearest(

@@ -152,6 +152,7 @@ _LATER_FIELDS = (
     "skipped_columns",
     "state_version",
     "updates",
+    "fit",
 )
 
 
@@ -203,6 +204,10 @@ class ComparisonRecord(RunRecord):
         The version whose rows the state sums up now; None for `source_version`.
     updates
         What `update` did to state and results since, oldest first, see `spec_store.UpdatedClusters`.
+    fit
+        Of a run with `fit_rows`: ``n_rows`` that the figures are of, ``n_scored`` that are scored, and
+        ``standard_errors`` of ``spec_diff``, ``spec_diff_centered``, ``cka`` and, by column, ``eigenvalues``,
+        None where they are not known; None for a run on all rows.
     """
 
     kind: ClassVar[str] = "compare"
@@ -231,6 +236,12 @@ class ComparisonRecord(RunRecord):
     skipped_columns: Mapping[str, str] = field(default_factory=dict)
     state_version: int | None = None
     updates: tuple[Mapping[str, Any], ...] = ()
+    fit: Mapping[str, Any] | None = None
+
+    @property
+    def n_scored(self) -> int:
+        """Rows that are scored, those among them that have to be skipped."""
+        return self.n_rows + self.n_skipped if self.fit is None else int(self.fit["n_scored"])
 
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
@@ -242,6 +253,7 @@ class ComparisonRecord(RunRecord):
             "columns": list(self.columns),
             "n_rows": self.n_rows,
             "n_skipped": self.n_skipped,
+            "fit": json_values(self.fit),
             "objective": self.options.get("objective", "difference"),
             "kernel": kernel,
             "features": self.options["features"] if kernel == "gaussian" else "exact",
@@ -327,6 +339,8 @@ class ModelsRecord(RunRecord):
         The columns as they were asked for, with the stores of those of other ones.
     state_version
         As of a comparison.
+    fit
+        As of a comparison; standard errors are with the pairs that were asked for.
     """
 
     kind: ClassVar[str] = "models"
@@ -337,10 +351,16 @@ class ModelsRecord(RunRecord):
     pairs: tuple[Mapping[str, Any], ...] = ()
     references: tuple[str, ...] = ()
     state_version: int | None = None
+    fit: Mapping[str, Any] | None = None
+
+    @property
+    def n_scored(self) -> int:
+        """Rows that are scored, those among them that have to be skipped."""
+        return self.n_rows + self.n_skipped if self.fit is None else int(self.fit["n_scored"])
 
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
-        own = ("bandwidth", "coverage", "matrix", "pairs", "references", "state_version")
+        own = ("fit", "bandwidth", "coverage", "matrix", "pairs", "references", "state_version")
         stages = ("seconds", "written", "warnings")
         return {
             "run_id": self.run_id,
@@ -372,6 +392,7 @@ class ModelsRecord(RunRecord):
             pairs=tuple(details["pairs"]),
             references=tuple(details["references"]),
             state_version=details.get("state_version"),
+            fit=details.get("fit"),
         )
 
 

@@ -36,6 +36,11 @@ class RowColumns:
     blocks: tuple[NDArray[Any], ...]
     invalid: InvalidRows
 
+    @property
+    def n_rows(self) -> int:
+        """Usable rows."""
+        return len(self.blocks[0])
+
 
 @dataclass(frozen=True)
 class BatchSums:

@@ -47,7 +47,7 @@ class Joined(DelegatingSource):
         compares the others and says so in `notes`.
     """
 
-    derived = frozenset({"_planned", "_copy"})
+    derived = frozenset({"_planned", "_copy", "_streams"})
 
     def __init__(self, left: View, right: View, *, on_missing: OnMissing = "error") -> None:
         if on_missing not in ("error", "drop"):
@@ -91,12 +91,9 @@ class Joined(DelegatingSource):
         planned = self._planned
         if where in planned:
             return planned[where]
-        index, name = self.right.index, self.left.describe()
-        batches = self.left.batches([], where=where, batch_rows=KEY_ROWS)
-        parts = [index.find(batch.column(0), name) for batch in batches]
-        positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        positions = self._found(where, None)
         matched = int((positions >= 0).sum())
-        for owner, n in ((self.left, len(positions)), (self.right, len(index))):
+        for owner, n in ((self.left, len(positions)), (self.right, len(self.right.index))):
             if not n and where is None:
                 raise InputError(f"{owner.describe()} is empty: there are no rows to match.")
         if not matched and len(positions):
@@ -112,6 +109,13 @@ class Joined(DelegatingSource):
             )
         self._planned = {where: positions}  # one filter at a time: the memory is the ids'
         return positions
+
+    def _found(self, where: str | None, partition: Partition | None) -> NDArray[np.int64]:
+        """The positions of the rows of a partition of the first source, or of all; nothing is refused."""
+        index, name = self.right.index, self.left.describe()
+        batches = self.left.batches([], where=where, partition=partition, batch_rows=KEY_ROWS)
+        parts = [index.find(batch.column(0), name) for batch in batches]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _unmatched(self, where: str | None, positions: NDArray[np.int64], what: str) -> list[str]:
         """A sentence per source some of whose rows the other has not."""
@@ -141,21 +145,18 @@ class Joined(DelegatingSource):
         """The first source's batches, without rows that the second has not."""
         for column in columns:
             find_field(self, column)
-        positions = self._positions(where)
+        positions = self._positions(where) if partition is None else self._found(where, partition)
         mine = [c for c in columns if not self._is_right(c)]
-        theirs = [c for c in columns if self._is_right(c)]
-        fetch = self._reader(theirs, positions) if theirs else None
-        return self._matched(
-            self.left.batches(mine, where=where, batch_rows=batch_rows), positions, fetch, columns
-        )
+        batches = self.left.batches(mine, where=where, partition=partition, batch_rows=batch_rows)
+        return self._matched(batches, positions, columns)
 
     def _matched(
-        self,
-        batches: Iterator[pa.RecordBatch],
-        positions: NDArray[np.int64],
-        fetch: Any,
-        columns: Sequence[str],
+        self, batches: Iterator[pa.RecordBatch], positions: NDArray[np.int64], columns: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
+        theirs = tuple(c for c in columns if self._is_right(c))
+        needed = positions[positions >= 0]
+        stream = self._stream(theirs, needed) if theirs and len(needed) else None
+        fetch = stream.rows if stream else lambda keys, at: self._looked_up.take(keys, theirs)
         start = 0
         for batch in batches:
             at = positions[start : start + len(batch)]
@@ -164,8 +165,9 @@ class Joined(DelegatingSource):
                 batch = batch.filter(pa.array(at >= 0))
                 at = at[at >= 0]
             if len(batch):
-                other = fetch(batch.column(0), at) if fetch else None
-                yield self._paired(batch, other, columns)
+                yield self._paired(batch, fetch(batch.column(0), at) if theirs else None, columns)
+        if stream and stream.has_more:
+            self._streams[theirs] = stream
 
     def _is_right(self, column: str) -> bool:
         return column in self.right.names
@@ -177,15 +179,25 @@ class Joined(DelegatingSource):
             arrays.append(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
         return pa.RecordBatch.from_arrays(arrays, names=[self.key, *columns])
 
-    def _reader(self, columns: list[str], positions: NDArray[np.int64]) -> Any:
-        """In step where the rows come in one order and most are needed, else by random access."""
-        needed = positions[positions >= 0]
-        in_order = bool((np.diff(needed) > 0).all())
-        dense = len(self.right.index) <= _MOST_PASSED_OVER * max(len(needed), 1)
-        if in_order and (dense or not self.right.random_access):
-            return _InStep(self.right, columns).rows
-        source = self._looked_up
-        return lambda keys, at: source.take(keys, columns)
+    @cached_property
+    def _streams(self) -> dict[tuple[str, ...], _InStep]:
+        """By columns, where the stream of the second source stands that was read along with a partition."""
+        return {}
+
+    def _stream(self, columns: tuple[str, ...], needed: NDArray[np.int64]) -> _InStep | None:
+        """To be read along in step, where the rows come in one order and most are needed; else None.
+
+        The partitions of a pass are read one after the other: each goes on where the last one ended. A source
+        without random access is read along even where few rows are needed: a copy of it would cost more.
+        """
+        if not bool((np.diff(needed) > 0).all()):
+            return None
+        stream = self._streams.pop(columns, None)
+        if stream is None or stream.position > needed[0]:
+            stream = _InStep(self.right, columns, int(needed[0]))
+        passed = int(needed[-1]) + 1 - stream.position
+        dense = passed <= _MOST_PASSED_OVER * len(needed)
+        return stream if dense or not self.right.random_access else None
 
     @property
     def _looked_up(self) -> Source | _Copy:
@@ -215,8 +227,14 @@ class Joined(DelegatingSource):
         return self.left.freshness(results, mine, where, since=since)
 
     def partitions(self) -> list[Partition]:
-        """One: those of the first source would count rows that the second has not."""
-        return [Partition("all", self.count())]
+        """Those of the first source; `n_rows` counts the rows that the second has, too."""
+        matched = self._positions(None) >= 0
+        parts = self.left.partitions()
+        ends = np.cumsum([part.n_rows for part in parts])
+        return [
+            Partition(part.id, int(matched[end - part.n_rows : end].sum()))
+            for part, end in zip(parts, ends, strict=True)
+        ]
 
     def sample(self, n: int, *, seed: int, columns: Sequence[str], where: str | None = None) -> pa.Table:
         """As every source's, by hashes of the ids."""
@@ -254,21 +272,39 @@ class Joined(DelegatingSource):
 
 
 class _InStep:
-    """Rows of a stream at increasing positions, picked as it goes by."""
+    """Rows of a stream at increasing positions, picked as it goes by.
 
-    def __init__(self, source: Source, columns: list[str]) -> None:
-        self._batches = source.batches(columns)
+    Parameters
+    ----------
+    first
+        No row before this position will be asked for: the stream begins with the partition that holds it.
+    """
+
+    def __init__(self, source: Source, columns: Sequence[str], first: int) -> None:
+        parts = source.partitions()
+        ends = np.cumsum([part.n_rows for part in parts])
+        skipped = int(np.searchsorted(ends, first, side="right"))
+        self._batches = itertools.chain.from_iterable(
+            source.batches(columns, partition=part) for part in parts[skipped:]
+        )
         self._current: pa.RecordBatch | None = None
-        self._start = 0
+        self.position = int(ends[skipped] - parts[skipped].n_rows)
+        """Of the first row that can still be asked for."""
+        self._end = int(ends[-1])
+
+    @property
+    def has_more(self) -> bool:
+        """Whether rows are left to be read."""
+        return self.position + (0 if self._current is None else len(self._current)) < self._end
 
     def rows(self, keys: pa.Array, at: NDArray[np.int64]) -> pa.Table:
         picked = []
         while len(at):
-            while self._current is None or self._start + len(self._current) <= at[0]:
-                self._start += 0 if self._current is None else len(self._current)
+            while self._current is None or self.position + len(self._current) <= at[0]:
+                self.position += 0 if self._current is None else len(self._current)
                 self._current = next(self._batches)
-            here = int(np.searchsorted(at, self._start + len(self._current)))
-            inside = at[:here] - self._start
+            here = int(np.searchsorted(at, self.position + len(self._current)))
+            inside = at[:here] - self.position
             is_run = inside[-1] - inside[0] == here - 1
             picked.append(
                 self._current.slice(int(inside[0]), here) if is_run else self._current.take(pa.array(inside))

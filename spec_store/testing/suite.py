@@ -230,6 +230,26 @@ class ConnectorTests:
             assert len(found) == part.n_rows
             ids += found
         assert sorted(ids) == list(range(_N))
+        assert ids == self._ids(self._stream(opened)[1])
+
+    def test_partitions_hold_the_rows_that_a_filter_selects(self, opened: Source) -> None:
+        self._need(Capability.WHERE)
+        where = "id % 4 = 1 AND label = 'l0'"
+        found = [
+            i
+            for part in opened.partitions()
+            for i in self._ids(self._stream(opened, where=where, partition=part)[1])
+        ]
+        assert found == self._ids(self._stream(opened, where=where)[1])
+        assert found
+
+    def test_a_pickled_source_has_the_same_partitions(self, opened: Source) -> None:
+        elsewhere = pickle.loads(pickle.dumps(opened))
+        assert elsewhere.partitions() == opened.partitions()
+        last = opened.partitions()[-1]
+        keys, vectors = self._stream(elsewhere, partition=last)
+        assert keys == self._stream(opened, partition=last)[0]
+        np.testing.assert_array_equal(vectors, self._stream(opened, partition=last)[1])
 
     def test_take_finds_rows_by_key_in_the_order_asked(self, opened: Source) -> None:
         self._need(Capability.TAKE)

@@ -110,7 +110,8 @@ def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: L
     columns = tuple(m.column for m in state.maps)
     warnings = []
     options = CompareOptions.from_json(run.options)
-    n_now, n_then = source.count(options.where), state.n_rows + state.invalid.n_rows
+    n_now = source.count(options.where)
+    n_then = state.n_rows + state.invalid.n_rows if run.fit is None else run.n_scored
     if n_now != n_then:
         warnings.append(
             f"the state of run {run.run_id} is of {n_then:,} rows, and there are {n_now:,} now: all figures"
@@ -124,6 +125,7 @@ def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: L
         state=state,
         sample=sample,
         state_run=owner_of(run),
+        n_scored=n_now if run.fit else None,
         warnings=tuple(warnings),
     )
 

@@ -34,7 +34,7 @@ from .alignment import Alignment
 from .annotated import check_own, held_comparisons
 from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
-from .passes import one_blas_thread
+from .units import one_blas_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

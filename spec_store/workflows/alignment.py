@@ -22,7 +22,7 @@ from ..runs.registry import Registry
 from ..stores.files import atomic_file
 from .aligned import aligned_annotation
 from .notebook import alignment_html
-from .passes import one_blas_thread
+from .units import one_blas_thread
 
 __all__ = ["Alignment"]
 

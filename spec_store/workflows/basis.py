@@ -13,6 +13,7 @@ from ..progress import Progress, timed
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from .passes import accumulate
+from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
 
 __all__ = ["Basis", "gather", "pairs_of"]
@@ -34,6 +35,12 @@ class Basis:
         Those that fix the state: kernel, maps, filter, seed.
     sample
         As it is kept.
+    portion
+        The share of the rows that the state was summed over just now, in groups; None for a kept state, and
+        where it is of all rows.
+    n_scored
+        Rows of the source that are scored: more than the state's where that is of a share of them; None for
+        as many.
     map_errors
         By pair, see `map_error`, for the η of the options; those that are not there are computed.
     state_run
@@ -50,6 +57,8 @@ class Basis:
     options: CompareOptions
     state: CovarianceAccumulator
     sample: Sample
+    portion: Portion | None = None
+    n_scored: int | None = None
     map_errors: Mapping[tuple[str, str], float] = field(default_factory=dict)
     state_run: str | None = None
     warnings: tuple[str, ...] = ()
@@ -117,15 +126,29 @@ def gather(
         }
         sample = sample.stored(options)
     progress("covariance", 0, n_rows)
+    portion = None
     with timed(seconds, "covariance"):
-        state = accumulate(
-            rows.source,
-            maps,
-            where=options.where,
-            batch_rows=options.batch_rows,
-            threads=options.threads,
-            progress=lambda done: progress("covariance", done, n_rows),
-        )
+        if options.fit_rows is not None and options.fit_rows < n_rows:
+            portion = sum_blocks(
+                rows.source,
+                maps,
+                options.fit_rows,
+                n_rows,
+                seed=options.seed,
+                where=options.where,
+                threads=options.threads,
+                progress=lambda done: progress("covariance", done, options.fit_rows or 0),
+            )
+            state = portion.state
+        else:
+            state = accumulate(
+                rows.source,
+                maps,
+                where=options.where,
+                batch_rows=options.batch_rows,
+                threads=options.threads,
+                progress=lambda done: progress("covariance", done, n_rows),
+            )
     _check_invalid(source, state, options)
     return Basis(
         source=source,
@@ -133,6 +156,8 @@ def gather(
         references=references,
         options=options,
         state=state,
+        portion=portion,
+        n_scored=None if portion is None else n_rows,
         sample=sample,
         map_errors=errors,
         warnings=(*source.notes, *rows.warnings, *messages),

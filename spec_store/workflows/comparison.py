@@ -30,13 +30,15 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer
 from ..spectral.spectrum import Spectrum
 from ..stores.locate import Database, Destination
+from ..stores.memory import release_memory
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
 from .kept import LeadingModes, save_sample
 from .listing import Described
 from .notebook import comparison_html
-from .passes import ClusterTally, one_blas_thread, scored, scored_on_demand, tally_columns
+from .passes import ClusterTally, scored, scored_on_demand, tally_columns
 from .sampling import Sample
+from .units import one_blas_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -245,6 +247,7 @@ class Comparison:
         if registry is not None:
             self.keep(registry)
             registry.start(replace(self.record, written=names), state)
+        release_memory()  # of the search for clusters
         progress("write", 0, self._n_all)
         seconds: dict[str, float] = {}
         with timed(seconds, "write"):
@@ -252,7 +255,13 @@ class Comparison:
                 published, tally = self._annotate(progress)
             else:
                 published, tally = self._create(self.destination, progress)
-        warnings = (*self.record.warnings, *published.notes, *([] if registry else [_NOT_RECORDED]))
+        unscored = self._unscored(tally)
+        warnings = (
+            *self.record.warnings,
+            *published.notes,
+            *unscored,
+            *([] if registry else [_NOT_RECORDED]),
+        )
         done = self._counted(
             seconds,
             tally,
@@ -353,13 +362,22 @@ class Comparison:
 
     @property
     def _n_all(self) -> int:
-        return self.n_rows + self.n_skipped
+        return self.record.n_scored
 
     def _tally(self) -> ClusterTally:
         numbers = [c.number for c in self.clusters_found]
         if self.described is None or not numbers:
             return ClusterTally(numbers)
         return ClusterTally(numbers, self.described.describer(numbers))
+
+    def _unscored(self, tally: ClusterTally) -> list[str]:
+        """A fit on a share of the rows has not seen which of the others can't be compared."""
+        n = tally.n_rows - tally.n_annotated
+        if self.record.fit is None or not n:
+            return []
+        return [
+            f"{n:,} of {tally.n_rows:,} rows hold vectors that can't be compared: their results are null."
+        ]
 
     def _counted(self, seconds: dict[str, float], tally: ClusterTally, **changes: Any) -> Comparison:
         skipped = tally.describer.skipped if tally.describer else {}

@@ -21,10 +21,11 @@ from ..spectral.features import FeatureMap
 from ..spectral.spectrum import Spectrum, second_moment
 from .kept import LeadingModes
 from .passes import accumulate
+from .portion import Portion, sum_blocks
 
 __all__ = ["Drift", "Folded", "drift_of", "fold"]
 
-How = Literal["current", "folded", "read again"]
+How = Literal["current", "folded", "read again", "drawn again"]
 
 # A refit is advised from these on.
 _LOST_COVERAGE = 0.05
@@ -41,7 +42,8 @@ class Folded:
     state
         Over the present rows.
     how
-        "current" where nothing had changed, "folded", or "read again": all rows were read.
+        "current" where nothing had changed, "folded", "read again": all rows were read, or "drawn again": of
+        a run on a share of the rows, another share was.
     n_added, n_removed
         Rows that were added to the state and taken out of it; a changed row is one of each. None where all
         were read.
@@ -49,6 +51,8 @@ class Folded:
         The state of the added rows alone; None where there are none, or all rows were read.
     version
         The version that was read.
+    portion
+        The share that was drawn again; None for states of all rows, and where nothing had changed.
     """
 
     state: CovarianceAccumulator
@@ -57,6 +61,7 @@ class Folded:
     n_removed: int | None
     added: CovarianceAccumulator | None
     version: int | None
+    portion: Portion | None = None
 
 
 def fold(
@@ -65,6 +70,8 @@ def fold(
     version: int | None,
     options: CompareOptions,
     progress: Progress,
+    *,
+    is_share: bool,
 ) -> Folded:
     """Bring a state up to the version that the source is pinned at.
 
@@ -74,6 +81,9 @@ def fold(
         Of the rows of `version`; it may be changed in place.
     options
         Those of the run that made it.
+    is_share
+        Whether it is of a share of the rows, which can't be told row by row: another one is drawn where
+        anything changed.
 
     Notes
     -----
@@ -87,14 +97,27 @@ def fold(
         n_added, n_removed = changed.added.count(), changed.removed.count()
         if not n_added and not n_removed:
             return Folded(state, "current", 0, 0, None, source.version)
-        if n_added + n_removed < source.count(options.where):
+        if not is_share and n_added + n_removed < source.count(options.where):
             told = _Told(progress, n_added + n_removed)
             added = _summed(changed.added, state.maps, None, options, told)
             removed = _summed(changed.removed, state.maps, None, options, told)
             state.merge(added)
             state.merge(removed, sign=-1)
             return Folded(state, "folded", n_added, n_removed, added if n_added else None, source.version)
-    told = _Told(progress, source.count(options.where))
+    n_rows = source.count(options.where)
+    if is_share and options.fit_rows is not None and options.fit_rows < n_rows:
+        portion = sum_blocks(
+            source,
+            state.maps,
+            options.fit_rows,
+            n_rows,
+            seed=options.seed,
+            where=options.where,
+            threads=options.threads,
+            progress=_Told(progress, options.fit_rows),
+        )
+        return Folded(portion.state, "drawn again", None, None, None, source.version, portion)
+    told = _Told(progress, n_rows)
     whole = _summed(source, state.maps, options.where, options, told)
     return Folded(whole, "read again", None, None, None, source.version)
 

@@ -28,8 +28,8 @@ from .comparison import SAMPLE, Comparison, check_place
 from .kept import save_sample
 from .listing import Earlier, described_columns, earlier_run
 from .notebook import models_html
-from .passes import one_blas_thread
 from .solving import Question, compared, given_maps, number_or_none
+from .units import one_blas_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -150,7 +150,7 @@ class ModelComparison:
     def _annotate(self, progress: Progress) -> Published:
         options, runs = self.basis.options, self.comparisons
         scorer = ScorerOfPairs([run.scorer for run in runs])
-        n_rows = self.record.n_rows + self.record.n_skipped
+        n_rows = self.record.n_scored
         own = {n: run.record.provenance for run in runs for n in run.scorer.schema.names}
         marks = {n: {**marks, "spec_store.run": self.run_id} for n, marks in own.items()}
         progress("write", 0, n_rows)
@@ -326,6 +326,7 @@ def _record(basis: Basis, run_id: str) -> ModelsRecord:
         source_version=source.version,
         n_rows=state.n_rows,
         n_skipped=state.invalid.n_rows,
+        fit=None if basis.n_scored is None else {"n_rows": state.n_rows, "n_scored": basis.n_scored},
         options=options.to_json(),
         seconds={},
         warnings=basis.warnings,

@@ -10,7 +10,6 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from ..connector import Source
 from ..describe import Describer
@@ -18,22 +17,12 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.scoring import Scorer
 from ..stores.memory import release_memory
-from ..stores.streaming import even_batches, ordered_map, usable_cores
+from ..stores.streaming import ordered_map, usable_cores
+from .units import Progressed, one_blas_thread, product_threads, sum_units, units_of
 
-__all__ = ["ClusterTally", "accumulate", "one_blas_thread", "scored", "scored_on_demand", "tally_columns"]
+__all__ = ["ClusterTally", "accumulate", "scored", "scored_on_demand", "tally_columns"]
 
-# A batch's own products are held in memory up to this many columns, one set per thread.
-_LARGEST_THREADED = 4096
 _TOP_ROWS = 10
-
-
-def one_blas_thread() -> threadpool_limits:
-    """A block in which every product takes one thread: for those that compute batches in several threads.
-
-    The limit is the whole process's: it belongs to a block that ends, never to a generator, which may be left
-    suspended.
-    """
-    return threadpool_limits(1, user_api="blas")
 
 
 def accumulate(
@@ -44,30 +33,34 @@ def accumulate(
     batch_rows: int,
     threads: int | None,
     progress: Callable[[int], None],
+    start: Progressed | None = None,
+    merged: Callable[[Progressed], None] = lambda done: None,
 ) -> CovarianceAccumulator:
     """Pass 1: all rows into one accumulator; reading runs ahead, and `threads` compute (None: all usable).
 
-    The sums are taken in the store's order and over batches of equal size, so the state depends neither
-    on the number of threads nor on how the store cuts its batches.
+    The sums are taken in the store's order, over batches of equal size within units, see `units_of`: the
+    state depends neither on the number of threads nor on how the store cuts its batches.
+
+    Parameters
+    ----------
+    start
+        What an interrupted pass over the same units has summed; it is gone on with, in place.
+    merged
+        Called after each unit.
     """
-    acc = CovarianceAccumulator(maps)
-    release_memory()
-    batches = even_batches(
-        source.batches([m.column for m in maps], where=where, batch_rows=batch_rows), batch_rows
-    )
+    done = start or Progressed(CovarianceAccumulator(maps), 0)
     threads = threads or usable_cores()
-    if acc.n_columns > _LARGEST_THREADED:
-        with threadpool_limits(threads, user_api="blas"):
-            for rows in ordered_map(acc.columns, batches, workers=1):
-                acc.accumulate(rows)
-                progress(len(rows.blocks[0]) + rows.invalid.n_rows)
-    else:
-        with one_blas_thread():
-            for sums in ordered_map(lambda b: acc.batch_sums(acc.columns(b)), batches, workers=threads):
-                acc.add(sums)
-                progress(sums.n_rows + sums.invalid.n_rows)
+    units = units_of(source)[done.n_units :]
     release_memory()
-    return acc
+    with product_threads(maps, threads):
+        for state in sum_units(
+            source, units, maps, where=where, batch_rows=batch_rows, threads=threads, progress=progress
+        ):
+            done.state.merge(state)
+            done = Progressed(done.state, done.n_units + 1)
+            merged(done)
+    release_memory()
+    return done.state
 
 
 @dataclass

@@ -6,6 +6,10 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..connector import Location, Source
 from ..errors import InputError
@@ -15,6 +19,7 @@ from ..runs.records import AlignmentRecord, ComparisonRecord, new_run_id
 from ..runs.registry import Registry
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
+from ..spectral.jackknife import standard_errors
 from ..spectral.koda import Epsilon, koda
 from ..spectral.scoring import ModeWeights, Scorer
 from ..spectral.spectrum import Spectrum, solve
@@ -72,6 +77,7 @@ def compared(basis: Basis, question: Question) -> Comparison:
     with timed(seconds, "solve"):
         spectrum = spectrum_of(basis.state, basis.positions(pair), options)
         error = basis.map_error(pair, options.eta)
+        fit = _fit(basis, pair, options, spectrum)
     with timed(seconds, "clusters"):
         listing = list_clusters(
             evaluated_rows(sample, maps, spectrum),
@@ -110,6 +116,7 @@ def compared(basis: Basis, question: Question) -> Comparison:
         mode_energies={c: [[float(a), float(b)] for a, b in end.energies.T] for c, end in ends},
         state_run=basis.state_run,
         references=basis.references,
+        fit=fit,
         **listing.fields,
     )
     return Comparison(
@@ -168,6 +175,35 @@ def spectrum_of(
         return koda(state, epsilon=epsilon, pair=positions, directions=wanted, center=options.center)
     modes = options.modes or min(_DEFAULT_MODES, state.n_rows)
     return solve(state, pair=positions, modes=modes, eta=options.eta, center=options.center)
+
+
+def _fit(
+    basis: Basis, pair: tuple[str, str], options: CompareOptions, spectrum: Spectrum
+) -> dict[str, Any] | None:
+    """What the record says of a fit on a share of the rows; None for one on all."""
+    if basis.n_scored is None:
+        return None
+    told = {"n_rows": spectrum.n_rows, "n_scored": basis.n_scored}
+    if basis.portion is None or len(basis.portion.groups) < 2:
+        return {**told, "standard_errors": None}
+    numbers = [len(end.eigenvalues) for end in spectrum.ends]
+    positions = basis.positions(pair)
+
+    def figures(state: CovarianceAccumulator) -> NDArray[np.float64]:
+        found = spectrum_of(state, positions, options)
+        values = [found.spec_diff, found.spec_diff_centered, found.cka]
+        for n, end in zip(numbers, found.ends, strict=True):  # without some rows there may be fewer modes
+            values += [*end.eigenvalues[:n], *[0.0] * (n - len(end.eigenvalues))]
+        return np.array(values)
+
+    share = (basis.state.n_rows + basis.state.invalid.n_rows) / basis.n_scored
+    errors = standard_errors(basis.portion.groups, figures, share=min(share, 1.0)).tolist()
+    first, second = errors[3 : 3 + numbers[0]], errors[3 + numbers[0] :]
+    named = dict(zip(("spec_diff", "spec_diff_centered", "cka"), errors[:3], strict=True))
+    return {
+        **told,
+        "standard_errors": {**named, "eigenvalues": dict(zip(pair, (first, second), strict=True))},
+    }
 
 
 def number_or_none(value: float) -> float | None:

@@ -15,7 +15,7 @@ from ..stores.filters import quoted
 from ..stores.locate import Database, open_table
 from .aligned import aligned_annotation, aligned_schema
 from .annotated import held_alignments, held_comparisons, recorded_map
-from .passes import one_blas_thread
+from .units import one_blas_thread
 from .updated import Updated, UpdatedClusters
 from .updating import ClusterJob, States, held_marks
 

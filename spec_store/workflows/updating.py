@@ -22,9 +22,10 @@ from .comparison import MODES, RULES
 from .folding import Drift, Folded, drift_of, fold
 from .kept import LeadingModes
 from .listing import described_columns, earlier_run
-from .passes import ClusterTally, one_blas_thread, tally_columns
+from .passes import ClusterTally, tally_columns
 from .sampling import draw_sample, identified
 from .solving import Question, compared, kept_state, spectrum_of
+from .units import one_blas_thread
 from .updated import UpdatedClusters
 
 __all__ = ["ClusterJob", "States", "held_marks"]
@@ -54,7 +55,7 @@ class States:
             kept = kept_state(source.location, owner.run_id)
             version = owner.source_version if owner.state_version is None else owner.state_version
             options = CompareOptions.from_json(owner.options)
-            found = fold(kept, source, version, options, progress)
+            found = fold(kept, source, version, options, progress, is_share=owner.fit is not None)
             if owner.run_id != run.run_id and found.version != version:
                 renewed = replace(owner, state_version=found.version)
                 self._registry.renew(renewed, found.state.to_bytes())
@@ -135,6 +136,10 @@ class ClusterJob:
     @property
     def _keeps_state(self) -> bool:
         return owner_of(self.record) == self.record.run_id
+
+    def _is_share(self, folded: Folded) -> bool:
+        owner = self.states.owner(self.record)
+        return folded.portion is not None or (owner.fit is not None and folded.how == "current")
 
     def _drift(self, folded: Folded, spectrum: Spectrum) -> Drift:
         kept = self.registry.artifact(self.record.run_id, MODES)
@@ -222,6 +227,8 @@ class ClusterJob:
             options=CompareOptions.from_json(owner.options),
             state=folded.state,
             sample=sample,
+            portion=folded.portion,
+            n_scored=source.count(options.where) if self._is_share(folded) else None,
             warnings=(*source.notes, *rows.warnings),
             seconds=seconds,
         )

@@ -1,7 +1,6 @@
 """`update` and `status` as commands: what they print, exit codes, leftovers."""
 
 import json
-import os
 import signal
 import subprocess
 import sys

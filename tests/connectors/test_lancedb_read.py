@@ -5,6 +5,7 @@ import pytest
 
 from lance_tables import make_table, open_source, rows
 from planted import vectors
+from spec_store.connector import Partition
 from spec_store.errors import (
     ColumnNotFoundError,
     FilterError,
@@ -65,13 +66,30 @@ def test_what_is_not_a_filter_is_refused_before_any_batch(tmp_path, where):
         source.batches(["id"], where=where)
 
 
-def test_partitions_cover_every_row_once(tmp_path):
-    make_table(tmp_path, rows(30), rows(20, 30)).delete("id = 35")
+def test_partitions_are_ranges_of_fragments_that_cover_every_row_once_in_order(tmp_path):
+    n = 150_000
+    table = make_table(tmp_path, pa.table({"id": range(n)}), pa.table({"id": range(n, n + 30)}))
+    table.delete("id % 5 = 2 OR id = 65535 OR id >= 149000 AND id < 150003")
     source = open_source(tmp_path)
     parts = source.partitions()
-    assert [p.n_rows for p in parts] == [30, 19]
-    ids = [i for p in parts for b in source.batches(["id"], partition=p) for i in b["id"].to_pylist()]
-    assert ids == [i for i in range(50) if i != 35]
+    kept = [i for i in range(n + 30) if not (i % 5 == 2 or i == 65535 or 149_000 <= i < 150_003)]
+    in_first = sum(i < n for i in kept)
+    assert [p.id for p in parts] == ["0:0:65536", f"0:65536:{in_first}", f"1:0:{len(kept) - in_first}"]
+    found = [[i for b in source.batches(["id"], partition=p) for i in b["id"].to_pylist()] for p in parts]
+    assert [len(ids) for ids in found] == [p.n_rows for p in parts]
+    assert [i for ids in found for i in ids] == kept
+    for columns in (["id"], []):
+        where = {"where": "id % 3 = 0 OR id > 149990"}
+        whole = [k for b in source.batches(columns, **where) for k in b["_rowid"].to_pylist()]
+        pieces = (source.batches(columns, **where, partition=p) for p in parts)
+        assert [k for piece in pieces for b in piece for k in b["_rowid"].to_pylist()] == whole
+
+
+@pytest.mark.parametrize("unknown", ["7:0:10", "all", "0"])
+def test_a_partition_of_another_table_is_refused(tmp_path, unknown):
+    make_table(tmp_path, rows(10))
+    with pytest.raises(InputError, match=f"no partition '{unknown}'"):
+        open_source(tmp_path).batches(["id"], partition=Partition(unknown, 10))
 
 
 def test_a_sample_is_a_function_of_the_seed(tmp_path):

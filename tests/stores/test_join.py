@@ -217,8 +217,9 @@ def test_four_ways_to_keep_the_same_rows_give_the_same_comparison(stores):
     for name, run in runs.items():
         assert run.n_rows == N
         for column in ("clip", "dino"):
+            # Partitions differ, and with them the batches over which float32 products are taken.
             np.testing.assert_allclose(
-                run.eigenvalues[column], expected.eigenvalues[column], rtol=1e-6, err_msg=name
+                run.eigenvalues[column], expected.eigenvalues[column], rtol=1e-6, atol=1e-8, err_msg=name
             )
         np.testing.assert_array_equal(found[name], found["lancedb"], err_msg=name)
     assert runs["faiss"].registry is not None
