@@ -389,6 +389,13 @@ class Source(ABC):
         """
         return [Partition("all", self.count())]
 
+    def split(self, partition: Partition, n_rows: int) -> list[Partition]:
+        """Parts of a partition of at most `n_rows` rows each, which `batches` reads without reading the rest.
+
+        The partition itself where the store has none smaller.
+        """
+        return [partition]
+
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Rows by key, in the order of `keys`: the key, then `columns`. Safe to call from threads.
 

@@ -211,6 +211,16 @@ class LanceSource(Source):
             for stop in [min(start + _PARTITION_ROWS, n)]
         ]
 
+    def split(self, partition: Partition, n_rows: int) -> list[Partition]:
+        """Shorter ranges of the same fragment."""
+        part = self._range(partition)
+        cuts = range(part.start, part.stop, n_rows)
+        return [
+            Partition(f"{part.fragment.fragment_id}:{start}:{stop}", stop - start)
+            for start in cuts
+            for stop in [min(start + n_rows, part.stop)]
+        ]
+
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Rows by row id, in the order of `keys`. Raises InputError for ids that are not there."""
         for column in columns:

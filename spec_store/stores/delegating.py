@@ -86,6 +86,9 @@ class DelegatingSource(Source):
     def partitions(self) -> list[Partition]:
         return self.source.partitions()
 
+    def split(self, partition: Partition, n_rows: int) -> list[Partition]:
+        return self.source.split(partition, n_rows)
+
     def take(self, keys: pa.Array, columns: Sequence[str]) -> pa.Table:
         return self.source.take(keys, columns)
 

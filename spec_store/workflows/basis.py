@@ -15,6 +15,7 @@ from ..spectral.features import FeatureMap
 from ..stores.view import View
 from .checkpoint import Checkpoint, Prepared
 from .passes import accumulate
+from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
 
 __all__ = ["Basis", "gather", "pairs_of"]
@@ -36,6 +37,12 @@ class Basis:
         Those that fix the state: kernel, maps, filter, seed.
     sample
         As it is kept.
+    portion
+        The share of the rows that the state was summed over just now, in groups; None for a kept state, and
+        where it is of all rows.
+    n_scored
+        Rows of the source that are scored: more than the state's where that is of a share of them; None for
+        as many.
     map_errors
         By pair, see `map_error`, for the η of the options; those that are not there are computed.
     state_run
@@ -52,6 +59,8 @@ class Basis:
     options: CompareOptions
     state: CovarianceAccumulator
     sample: Sample
+    portion: Portion | None = None
+    n_scored: int | None = None
     map_errors: Mapping[tuple[str, str], float] = field(default_factory=dict)
     state_run: str | None = None
     warnings: tuple[str, ...] = ()
@@ -111,26 +120,34 @@ def gather(
     with timed(seconds, "sample"):
         prepared = checkpoint.prepared or _prepared(source, columns, options, others, maps)
     rows = source.by_own_key() if prepared.by_own_key and isinstance(source, View) else source
-    start = checkpoint.start
-    progress("covariance", 0 if start is None else start.n_rows, n_rows)
+    portion = None
     with timed(seconds, "covariance"):
-        done = accumulate(
-            rows,
-            prepared.maps,
-            where=options.where,
-            batch_rows=options.batch_rows,
-            threads=options.threads,
-            progress=lambda done: progress("covariance", done, n_rows),
-            start=start,
-            merged=lambda done: checkpoint.keep(prepared, done),
-        )
-    _check_invalid(source, done, options)
+        if options.fit_rows is not None and options.fit_rows < n_rows:
+            portion = checkpoint.portion or _portion(rows, prepared, options, n_rows, progress)
+            checkpoint.keep(prepared, portion)
+            state = portion.state
+        else:
+            start = checkpoint.start
+            progress("covariance", 0 if start is None else start.n_rows, n_rows)
+            state = accumulate(
+                rows,
+                prepared.maps,
+                where=options.where,
+                batch_rows=options.batch_rows,
+                threads=options.threads,
+                progress=lambda done: progress("covariance", done, n_rows),
+                start=start,
+                merged=lambda done: checkpoint.keep(prepared, done),
+            )
+    _check_invalid(source, state, options)
     return Basis(
         source=source,
         columns=columns,
         references=references,
         options=options,
-        state=done,
+        state=state,
+        portion=portion,
+        n_scored=None if portion is None else n_rows,
         sample=prepared.sample,
         map_errors=prepared.map_errors,
         warnings=(*source.notes, *prepared.messages, *checkpoint.notes),
@@ -160,6 +177,25 @@ def _prepared(
     }
     by_own_key = rows.source is not source
     return Prepared(sample.stored(options), maps, errors, tuple(messages), by_own_key, options.seed)
+
+
+def _portion(
+    rows: Source, prepared: Prepared, options: CompareOptions, n_rows: int, progress: Progress
+) -> Portion:
+    """Pass 1 over a share of the rows."""
+    assert options.fit_rows is not None
+    n_fit = options.fit_rows
+    progress("covariance", 0, n_rows)
+    return sum_blocks(
+        rows,
+        prepared.maps,
+        n_fit,
+        n_rows,
+        seed=options.seed,
+        where=options.where,
+        threads=options.threads,
+        progress=lambda done: progress("covariance", done, n_fit),
+    )
 
 
 def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:

@@ -26,6 +26,7 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..stores.references import ColumnRef
 from .kept import load_sample, sample_to_bytes
+from .portion import Portion
 from .sampling import Sample
 from .units import Progressed
 
@@ -158,8 +159,9 @@ class Checkpoint:
         The run's; that of the one that is continued.
     notes
         What is continued or started over, and why.
-    prepared, start
-        What the interrupted run had fixed, and summed; None where none is continued.
+    prepared, start, portion
+        What the interrupted run had fixed, and summed of all rows or of a share of them; None where none is
+        continued.
     """
 
     def __init__(self, source: Source, workspace: Workspace | None = None, stem: str = "") -> None:
@@ -168,12 +170,13 @@ class Checkpoint:
         self.notes: list[str] = []
         self.prepared: Prepared | None = None
         self.start: Progressed | None = None
+        self.portion: Portion | None = None
         self._workspace = workspace
         self._gave_up = workspace is None
         self._stem = stem
         self._claim: Claim | None = None
         self._n_rows: int | None = None  # in the state that is kept
-        self._n_units: int | None = None
+        self._n_units: int | None = None  # 0: all, of a share of the rows
         self._last = time.monotonic()
         self._cost: float | None = None
 
@@ -184,10 +187,12 @@ class Checkpoint:
             return ""
         return f"The same command continues it after {self._n_rows:,} rows of its first pass."
 
-    def keep(self, prepared: Prepared, done: Progressed) -> None:
-        """Keep the progress, where it is time to."""
-        n_bytes = 4 * done.state.n_columns**2
-        if self._gave_up or done.n_units == self._n_units or n_bytes > _LARGEST_STATE:
+    def keep(self, prepared: Prepared, done: Progressed | Portion) -> None:
+        """Keep the progress, where it is time to: of all rows as they are summed, of a share at the end."""
+        states = _states(done)
+        n_units = done.n_units if isinstance(done, Progressed) else 0
+        n_bytes = 4 * len(states) * states[0].n_columns ** 2
+        if self._gave_up or n_units == self._n_units or n_bytes > _LARGEST_STATE:
             return
         assert self._workspace is not None
         if not self._is_due(n_bytes + sum(x.nbytes for x in prepared.sample.rows)):
@@ -199,11 +204,11 @@ class Checkpoint:
             if self._n_units is None:
                 self._workspace.put(f"{self._stem}{_BASE}", self._base(prepared))
             first = self._n_units is None
-            self._workspace.put(f"{self._stem}{_STATE}", self._state(done))
+            self._workspace.put(f"{self._stem}{_STATE}", self._state(states, n_units))
         except (OSError, SpecStoreError) as error:
             self._give_up(f"progress can't be kept to continue from ({error})")
             return
-        self._n_units, self._n_rows = done.n_units, done.n_rows
+        self._n_units, self._n_rows = n_units, _rows_in(states)
         self._last = time.monotonic()
         self._cost = None if first else self._last - began
 
@@ -243,8 +248,10 @@ class Checkpoint:
         }
         return _packed(header, sample_to_bytes(prepared.sample, prepared.seed, compression=None))
 
-    def _state(self, done: Progressed) -> bytes:
-        return _packed({"run": self.run_id, "n_units": done.n_units}, done.state.to_bytes())
+    def _state(self, states: Sequence[CovarianceAccumulator], n_units: int) -> bytes:
+        parts = [state.to_bytes() for state in states]
+        header = {"run": self.run_id, "n_units": n_units, "sizes": [len(part) for part in parts]}
+        return _packed(header, b"".join(parts))
 
     def find(self, latest: Source, asked: Resumption) -> None:
         """Continue what was interrupted, or say why not."""
@@ -278,19 +285,22 @@ class Checkpoint:
             find_field(latest, column)
         if written := _written_since(source, latest, asked.results, header["run"]):
             raise ValueError(f"another run has written {', '.join(written)} since")
-        loaded = CovarianceAccumulator.load(io.BytesIO(sums))
+        states = _loaded(sums, progress["sizes"])
         errors = {(a, b): float(error) for a, b, error in header["map_errors"]}
         self.prepared = Prepared(
             load_sample(payload),
-            loaded.maps,
+            states[0].maps,
             errors,
             tuple(header["messages"]),
             header["by_own_key"],
             header["seed"],
         )
-        self.start = Progressed(loaded, progress["n_units"])
+        self._n_rows, self._n_units = _rows_in(states), progress["n_units"]
+        if self._n_units:
+            self.start = Progressed(states[0], self._n_units)
+        else:
+            self.portion = Portion(tuple(states))
         self.source, self.run_id = source, header["run"]
-        self._n_rows, self._n_units = self.start.n_rows, self.start.n_units
         self._cost = None
         moved = "" if source is latest else f"; the table is at version {latest.version} now"
         self.notes.append(
@@ -312,7 +322,7 @@ class Checkpoint:
 
     def discard(self) -> None:
         """Remove what is kept."""
-        self._n_rows = self._n_units = self.start = self.prepared = None
+        self._n_rows = self._n_units = self.start = self.portion = self.prepared = None
         if self._claim is not None and self._workspace is not None:
             with contextlib.suppress(OSError):  # the next run of the same prefix removes it
                 for end in (_STATE, _BASE):
@@ -383,6 +393,21 @@ def _remove(workspace: Workspace, wanted: Any) -> None:
                     workspace.delete(name)
             finally:
                 claim.release()
+
+
+def _states(done: Progressed | Portion) -> Sequence[CovarianceAccumulator]:
+    return (done.state,) if isinstance(done, Progressed) else done.groups
+
+
+def _rows_in(states: Sequence[CovarianceAccumulator]) -> int:
+    """Rows read, those that were skipped among them."""
+    return sum(state.n_rows + state.invalid.n_rows for state in states)
+
+
+def _loaded(data: bytes, sizes: Sequence[int]) -> list[CovarianceAccumulator]:
+    """States that lie one behind the other."""
+    file = io.BytesIO(data)
+    return [CovarianceAccumulator.load(io.BytesIO(file.read(size))) for size in sizes]
 
 
 def _written_since(old: Source, new: Source, results: Sequence[str], own: str) -> list[str]:
