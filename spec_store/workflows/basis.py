@@ -13,7 +13,7 @@ from ..progress import Progress, timed
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..stores.view import View
-from .checkpoint import Checkpoint, Prepared
+from .pass_checkpoint import PassCheckpoint, Prepared
 from .passes import accumulate
 from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
@@ -100,7 +100,7 @@ def gather(
     *,
     others: Sequence[str],
     maps: Sequence[FeatureMap] | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: PassCheckpoint | None = None,
 ) -> Basis:
     """Draw the sample, fit the maps, and bring all rows into the state: pass 1.
 
@@ -115,7 +115,7 @@ def gather(
     checkpoint
         What an interrupted run had done, and where progress is kept; None for neither.
     """
-    checkpoint = checkpoint or Checkpoint(source)
+    checkpoint = checkpoint or PassCheckpoint(source)
     seconds: dict[str, float] = {}
     with timed(seconds, "sample"):
         prepared = checkpoint.prepared or _prepared(source, columns, options, others, maps)

@@ -20,6 +20,7 @@ from .checkpoint import Resumption, resumable
 from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place
 from .listing import Earlier, described_columns, earlier_run
+from .pass_checkpoint import PassCheckpoint
 from .solving import Question, compared, given_maps
 
 if TYPE_CHECKING:
@@ -118,13 +119,13 @@ def compare(
         resumption = Resumption.of(
             asked,
             names,
-            options,
+            options.to_json(),
             {prefix: schema.names},
             by_name=isinstance(table, str),
             version=version,
             fresh=fresh,
         )
-    with resumable(source, resumption) as checkpoint:
+    with resumable(PassCheckpoint, source, resumption) as checkpoint:
         source = checkpoint.source
         n_rows = check_rows(source, pair, options)
         earlier = earlier_run(source, pair, prefix) if destination is None else Earlier(None, ())

@@ -29,6 +29,7 @@ from .comparison import SAMPLE, Comparison, check_place
 from .kept import save_sample
 from .listing import Earlier, described_columns, earlier_run
 from .notebook import models_html
+from .pass_checkpoint import PassCheckpoint
 from .solving import Question, compared, given_maps, number_or_none
 from .units import one_blas_thread
 
@@ -242,9 +243,15 @@ def compare_models(
         _check_places(source, schemas)
         results = {questions[pair].prefix or "": schema.names for pair, schema in schemas.items()}
         resumption = Resumption.of(
-            asked, names, options, results, by_name=isinstance(table, str), version=version, fresh=fresh
+            asked,
+            names,
+            options.to_json(),
+            results,
+            by_name=isinstance(table, str),
+            version=version,
+            fresh=fresh,
         )
-    with resumable(source, resumption) as checkpoint:
+    with resumable(PassCheckpoint, source, resumption) as checkpoint:
         source = checkpoint.source
         n_rows = check_rows(source, names, options)
         earlier = {pair: earlier_run(source, pair, own.prefix or "") for pair, own in questions.items()}

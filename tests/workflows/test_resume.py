@@ -20,12 +20,13 @@ from interrupted_compare import progress_until
 from lance_tables import NOTHING, leftovers
 from planted import planted_mixture, vectors
 from spec_store.errors import InputError, InvalidVectorsError
-from spec_store.workflows.checkpoint import SECONDS_VARIABLE, Checkpoint
+from spec_store.workflows.checkpoint import SECONDS_VARIABLE
+from spec_store.workflows.pass_checkpoint import PassCheckpoint
 
 TESTS = Path(__file__).parents[1]
 UNIT = 2_000
 N = 3 * UNIT
-OPTIONS = {"dim": 20, "sample_rows": 1500, "describe": False, "modes": 8}
+OPTIONS = {"dim": 20, "sample_rows": 600, "describe": False, "modes": 8}
 COLUMNS = ["clip", "dino"]
 RESULTS = [f"spec_clip_dino_{n}" for n in ("cluster", "clusters", "side", "score", "scores")]
 
@@ -47,7 +48,7 @@ def undisturbed(original, tmp_path_factory):
     """The result columns of a run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(original, folder, dirs_exist_ok=True)
-    compare(folder)
+    assert compare(folder).clusters.num_rows > 1
     assert leftovers(folder) == NOTHING
     return results(folder)
 
@@ -104,7 +105,7 @@ def kept(db):
     return sorted(p.suffixes[0] for p in (db / "images.lance").glob("_spec_store/checkpoint*"))
 
 
-def killed(db, stage, rows):
+def killed(db, stage, rows, **more):
     given = {
         "db": str(db),
         "table": "images",
@@ -112,6 +113,7 @@ def killed(db, stage, rows):
         "until": [stage, rows],
         "unit": UNIT,
         **OPTIONS,
+        **more,
     }
     path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(TESTS / "interrupted_compare.py"), json.dumps(given)]
@@ -195,7 +197,7 @@ def test_other_arguments_start_over_and_remove_what_was_kept_of_the_same_prefix(
 
 def test_undo_and_cleaning_remove_what_was_kept(db):
     for remove in (
-        lambda: spec_store.undo("images", prefix="spec_clip_dino", db=str(db)),
+        lambda: undo(db),
         lambda: spec_store.stores.locate.open_table("images", str(db)).leftovers(remove=True),
     ):
         interrupt(db, "covariance", 1.5 * UNIT)
@@ -230,6 +232,24 @@ def test_bad_vectors_are_refused_and_nothing_is_kept_of_the_run(db):
     assert leftovers(db) == NOTHING
 
 
+def test_a_share_of_the_rows_is_not_summed_again(db):
+    killed(db, "write", 2.5 * UNIT, fit_rows=2 * UNIT)
+    rows = Rows()
+    run = compare(db, rows, fit_rows=2 * UNIT)
+    assert any("continues run" in w for w in run.warnings)
+    assert "covariance" not in rows
+    assert rows["write"] == UNIT
+    found = results(db)
+    undo(db)
+    compare(db, fit_rows=2 * UNIT)
+    assert_same(found, results(db))
+    assert leftovers(db) == NOTHING
+
+
+def undo(db):
+    spec_store.undo("images", prefix="spec_clip_dino", db=str(db))
+
+
 def test_several_models_are_continued_too(db):
     def many(progress=None):
         return spec_store.compare_models(
@@ -247,17 +267,17 @@ def test_several_models_are_continued_too(db):
 
 
 def test_ctrl_c_says_that_the_same_command_continues(db, monkeypatch):
-    inner = Checkpoint.keep
+    inner = PassCheckpoint.keep
 
     def keep(self, prepared, done):
         inner(self, prepared, done)
         if done.n_units == 2:
             raise KeyboardInterrupt
 
-    line = "compare --table images --cols clip,dino --dim 20 --sample-rows 1500 --no-describe --modes 8"
+    line = "compare --table images --cols clip,dino --dim 20 --sample-rows 600 --no-describe --modes 8"
     words = line.split()
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "keep", keep)
+        patched.setattr(PassCheckpoint, "keep", keep)
         said = run_command(*words, db=str(db), code=130).stderr
     assert said == (
         "Interrupted. Nothing unfinished was left in the table. The same command continues it after 4,000"
