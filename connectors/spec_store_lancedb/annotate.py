@@ -11,12 +11,14 @@ finished or undone by the next command, see `recovery`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from enum import Enum
 
 import lance
 
 from spec_store.connector import Annotation, Published
 from spec_store.errors import ColumnClashError, RetryError
+from spec_store.executor import idle_workers
 
 from .changes import unsettled_fragments
 from .columns import (
@@ -34,17 +36,19 @@ from .recovery import mark_columns, remove_leftovers, settle
 from .staging import (
     PREFIX,
     Inputs,
+    Staging,
     column_file_name,
     delete_staged,
     field_ids,
     input_files,
     is_complete,
     replacement,
-    stage,
 )
 from .storage_errors import explained, is_disk_full, storage_errors
 
 __all__ = ["Step", "annotate", "drop_annotations"]
+
+_SMALLER_FRAGMENTS = "A table written with a smaller max_rows_per_file has more."
 
 
 class Step(Enum):
@@ -129,6 +133,7 @@ class _Run:
         self._max_attempts = max_attempts
         self._on_step = on_step
         self._outcome_known = True
+        self._messages: list[str] = []
 
     def start(self) -> None:
         """Take over what a dead run staged for the same results, and remove what others left."""
@@ -196,11 +201,30 @@ class _Run:
                 self._delete(staged.path)
         wanted = self._unsettled(current) & fragments.keys()
         missing = [fragments[i] for i in sorted(wanted - self.ledger.state.staged.keys())]
-        for fragment in missing:
-            path = column_file_name(current, fragment, self.annotation)
-            self.ledger.begin(path)
-            self.ledger.add(stage(current, fragment, self.annotation, path))
+        self._stage(current, missing)
         return bool(missing)
+
+    def _stage(self, current: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]) -> None:
+        """Column files for these fragments, written by the annotation's executor."""
+        annotation, executor = self.annotation, self.annotation.executor
+        if executor.remote:
+            if fragments and not self.ledger.state.staged:
+                self._messages = idle_workers(
+                    executor, len(fragments), "fragments to be written", _SMALLER_FRAGMENTS
+                )
+            annotation = annotation.detached(executor.threads_each(len(fragments)))
+
+        def begun() -> Iterator[tuple[int, str]]:
+            for fragment in fragments:
+                path = column_file_name(current, fragment, annotation)
+                self.ledger.begin(path)
+                yield fragment.fragment_id, path
+
+        with closing(executor.map(Staging(current, annotation), begun())) as results:
+            for staged, n_rows in results:
+                self.ledger.add(staged)
+                if executor.remote:
+                    self.annotation.progress(n_rows)
 
     def _fits(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
         return self._is_current(current, fragment, staged) and is_complete(current, staged)
@@ -293,7 +317,8 @@ class _Run:
     def _published(self, computed: lance.LanceDataset, new: lance.LanceDataset, attempts: int) -> Published:
         rows = sum(s.physical_rows for s in self._staged(computed).values())
         names = tuple(self.annotation.schema.names)
-        return Published(new.version, names, rows, attempts, tuple(self._notes(new)), computed.version)
+        notes = (*self._messages, *self._notes(new))
+        return Published(new.version, names, rows, attempts, notes, computed.version)
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
         ids = set(field_ids(new, self.annotation.schema.names))

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 from ..connector import Source
 from ..errors import InputError, InvalidVectorsError
+from ..executor import IN_PROCESS, Executor, idle_workers
 from ..options import CompareOptions
 from ..progress import Progress, timed
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
+from .executor import sending_warnings
 from .passes import accumulate
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
+from .units import units_of
 
 __all__ = ["Basis", "gather", "pairs_of"]
 
@@ -42,6 +45,8 @@ class Basis:
         Of the source, its keys, and the bandwidths.
     seconds
         Wall time by stage.
+    executor
+        Who goes through the rows.
     """
 
     source: Source
@@ -54,6 +59,7 @@ class Basis:
     state_run: str | None = None
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    executor: Executor = IN_PROCESS
 
     def positions(self, pair: tuple[str, str]) -> tuple[int, int]:
         """Where a pair's embeddings are in the state. Raises InputError for others."""
@@ -89,6 +95,7 @@ def gather(
     *,
     others: Sequence[str],
     maps: Sequence[FeatureMap] | None = None,
+    executor: Executor = IN_PROCESS,
 ) -> Basis:
     """Draw the sample, fit the maps, and bring all rows into the state: pass 1.
 
@@ -100,11 +107,14 @@ def gather(
         Further columns to read with the sample.
     maps
         Those of an earlier run, to be used as they are; None fits them.
+    executor
+        Who goes through the rows.
     """
     seconds: dict[str, float] = {}
     messages: list[str] = []
     with timed(seconds, "sample"):
         rows = identified(source, options.where)
+        sending = _sending_warnings(rows.source, executor)
         sample = draw_sample(rows.source, columns, options, others=others)
         if maps is None:
             fitted = fit_maps(sample, options)
@@ -125,6 +135,7 @@ def gather(
             batch_rows=options.batch_rows,
             threads=options.threads,
             progress=lambda done: progress("covariance", done, n_rows),
+            executor=executor,
         )
     _check_invalid(source, state, options)
     return Basis(
@@ -135,9 +146,19 @@ def gather(
         state=state,
         sample=sample,
         map_errors=errors,
-        warnings=(*source.notes, *rows.warnings, *messages),
+        warnings=(*source.notes, *rows.warnings, *messages, *sending),
         seconds=seconds,
+        executor=executor,
     )
+
+
+def _sending_warnings(source: Source, executor: Executor) -> list[str]:
+    """Before pass 1 is shared out among workers."""
+    messages = sending_warnings(source, executor)
+    if executor.remote:
+        n_units = len(units_of(source))
+        messages += idle_workers(executor, n_units, "parts in pass 1", "A part is 65,536 rows or more.")
+    return messages
 
 
 def _check_invalid(source: Source, state: CovarianceAccumulator, options: CompareOptions) -> None:
