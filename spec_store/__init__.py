@@ -2,8 +2,8 @@
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
 `solve`; `query`, `clusters`, `members`, `report`, `export`, `list_runs` and `undo` on an annotated
-table; `align`, `update`, `load_map` and `gate` for a switch of models; `Processes` and `RayTasks`
-to share out the work.
+table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models;
+`Processes` and `RayTasks` to share out the work.
 """
 
 from importlib import import_module
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
     from .workflows.report import report
+    from .workflows.status import TableStatus, status
     from .workflows.times import TimesComparison, compare_times
-    from .workflows.update import update
+    from .workflows.update import Updated, UpdatedClusters, update
 
 _HOMES = {
     "AlignOptions": ".alignment",
@@ -61,7 +62,10 @@ _HOMES = {
     "ReportOptions": ".reporting.options",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
+    "TableStatus": ".workflows.status",
     "TimesComparison": ".workflows.times",
+    "Updated": ".workflows.updated",
+    "UpdatedClusters": ".workflows.updated",
     "align": ".workflows.align",
     "auto_bandwidths": ".spectral.bandwidth",
     "clusters": ".workflows.query",
@@ -80,6 +84,7 @@ _HOMES = {
     "query": ".workflows.query",
     "report": ".workflows.report",
     "solve": ".spectral.spectrum",
+    "status": ".workflows.status",
     "undo": ".workflows.query",
     "update": ".workflows.update",
 }
@@ -109,7 +114,10 @@ __all__ = [
     "ReportOptions",
     "SpecStoreError",
     "Spectrum",
+    "TableStatus",
     "TimesComparison",
+    "Updated",
+    "UpdatedClusters",
     "align",
     "auto_bandwidths",
     "clusters",
@@ -128,6 +136,7 @@ __all__ = [
     "query",
     "report",
     "solve",
+    "status",
     "undo",
     "update",
 ]

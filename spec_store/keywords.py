@@ -42,6 +42,7 @@ class CompareKeywords(TypedDict, total=False):
     prefix: str | None
     keep_sample: bool
     sample_rows: int
+    fit_rows: int | None
     seed: int
     batch_rows: int
     threads: int | None

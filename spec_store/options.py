@@ -51,6 +51,7 @@ CHANGEABLE = (
 )
 """Options in which an answer from a recorded run may differ from it: all others are part of its state."""
 
+_FEWEST_FITTED = 1000
 _DEFAULT_DIM = {"nystroem": 500, "orf": 1000, "rff": 3000}
 
 
@@ -114,6 +115,9 @@ class CompareOptions:
         reports read no vectors.
     sample_rows
         Size of the seeded sample for landmarks (at most 10,000 of its rows), rotation and scale.
+    fit_rows
+        Fit on a seeded share of the rows, about this many: all figures are of these rows, with standard
+        errors, and every row is scored. None, or no fewer than there are, fits on all rows.
     seed
         Seed of every random draw.
     batch_rows
@@ -145,6 +149,7 @@ class CompareOptions:
     prefix: str | None = None
     keep_sample: bool = True
     sample_rows: int = 20_000
+    fit_rows: int | None = None
     seed: int = 0
     batch_rows: int = 4096
     threads: int | None = None
@@ -159,6 +164,8 @@ class CompareOptions:
         if self.modes is not None:
             check_count("modes", self.modes, 1, 10_000)
         check_count("sample_rows", self.sample_rows, 1, 10_000_000)
+        if self.fit_rows is not None:
+            check_count("fit_rows", self.fit_rows, max(_FEWEST_FITTED, self.modes or 0), 1 << 50)
         check_count("batch_rows", self.batch_rows, 1, LARGEST_BATCH)
         check_count("seed", self.seed, 0, LARGEST_SEED)
         if self.dim is not None:

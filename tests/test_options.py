@@ -25,6 +25,8 @@ from spec_store.errors import InputError
         ({"dim": 10**9}, "dim is 1000000000"),
         ({"sample_rows": 10**12}, "sample_rows is 1000000000000"),
         ({"threads": 0}, "threads is 0"),
+        ({"fit_rows": 999}, "fit_rows is 999; expected a whole number from 1,000"),
+        ({"fit_rows": 1500, "modes": 2000}, "fit_rows is 1500; .* from 2,000"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):

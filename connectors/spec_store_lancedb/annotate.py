@@ -31,6 +31,7 @@ from .columns import (
 from .dataset import MAX_ATTEMPTS, held_version, is_conflict, latest, local_folder, pause, retried
 from .dry_run import dry_run_commit
 from .interrupts import deferred_interrupt
+from .lease import LeaseLostError
 from .ledger import Ledger, Staged, open_ledger
 from .recovery import mark_columns, remove_leftovers, settle
 from .staging import (
@@ -92,12 +93,21 @@ def annotate(
 
 
 def _abandon(run: _Run, error: BaseException) -> None:
-    """Undo what a failed run did; what can't be undone now is kept in its ledger for the next command."""
+    """Undo what a failed run did; what can't be undone now is kept in its ledger for the next command.
+
+    What another run has taken over is that run's to finish or undo.
+    """
     reason = explained(error, run.name) or error
     undone = False
     try:
         with deferred_interrupt():
+            run.ledger.check()
             undone = run.undo()
+    except LeaseLostError:
+        undone = True
+        if isinstance(error, LeaseLostError):
+            return
+        raise
     except Exception as failure:
         raise RetryError(
             f"{reason} Nor could what was staged be removed ({type(failure).__name__}): the next run or undo"
@@ -202,6 +212,7 @@ class _Run:
         wanted = self._unsettled(current) & fragments.keys()
         missing = [fragments[i] for i in sorted(wanted - self.ledger.state.staged.keys())]
         self._stage(current, missing)
+        self.ledger.check()  # before anybody learns that all is staged, the ledger says so
         return bool(missing)
 
     def _stage(self, current: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]) -> None:
@@ -214,13 +225,9 @@ class _Run:
                 )
             annotation = annotation.detached(executor.threads_each(len(fragments)))
 
-        def begun() -> Iterator[tuple[int, str]]:
-            for fragment in fragments:
-                path = column_file_name(current, fragment, annotation)
-                self.ledger.begin(path)
-                yield fragment.fragment_id, path
-
-        with closing(executor.map(Staging(current, annotation), begun())) as results:
+        paths = {f.fragment_id: column_file_name(current, f, annotation) for f in fragments}
+        self.ledger.begin(*paths.values())
+        with closing(executor.map(Staging(current, annotation), paths.items())) as results:
             for staged, n_rows in results:
                 self.ledger.add(staged)
                 if executor.remote:
@@ -252,6 +259,7 @@ class _Run:
 
     def _commit(self, current: lance.LanceDataset, attempt: int) -> Published | None:
         """Columns, then values; None where the columns' commit brought in rows that are not staged yet."""
+        self.ledger.check()
         ready = self._with_columns(current)
         self._on_step(Step.COLUMNS_ADDED)
         staged = self.ledger.state.staged
@@ -261,6 +269,7 @@ class _Run:
         ):
             return None
         self._refuse_overtaking(ready)
+        self.ledger.check()
         new = self._replace(ready) if fragments else ready
         self._on_step(Step.COMMITTED)
         names = self.annotation.schema.names
@@ -321,6 +330,8 @@ class _Run:
         return Published(new.version, names, rows, attempts, notes, computed.version)
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
+        if self.ledger.note:
+            yield self.ledger.note
         ids = set(field_ids(new, self.annotation.schema.names))
         late = [f for f in new.get_fragments() if not ids & {i for d in f.metadata.files for i in d.fields}]
         if late:

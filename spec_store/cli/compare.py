@@ -195,6 +195,13 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         help="Size of the random sample for bandwidths, landmarks (at most 10,000 of its rows) and rotation.",
     ),
     click.option(
+        "--fit-rows",
+        type=int,
+        metavar="N",
+        help="Fit on a random share of the rows, about N of them, and score all. Every figure is then one of"
+        " these rows, with its standard error. Default: all rows.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(["float32", "float64"]),
         default="float32",

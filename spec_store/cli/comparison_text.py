@@ -9,6 +9,7 @@ from ..reporting.findings import (
     changes_lines,
     figures_line,
     finding_lines,
+    fit_lines,
     ratio_lines,
     summary_lines,
     unlisted_lines,
@@ -28,6 +29,8 @@ def print_comparison(run: Comparison) -> None:
     record = run.record
     skipped = f", {run.n_skipped:,} skipped" if run.n_skipped else ""
     echo(f"{a} against {b}: {run.n_rows:,} rows of {run.source.describe()}{skipped}")
+    for line in fit_lines(record):
+        echo(line)
     recorded = bool(run.written and run.registry)
     more = len(record.clusters) - MOST_FINDINGS
     for line in (

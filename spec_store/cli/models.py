@@ -63,7 +63,8 @@ def _print(run: ModelComparison) -> None:
     record = run.record
     skipped = f", {record.n_skipped:,} skipped" if record.n_skipped else ""
     names = ", ".join(visible(c) for c in run.columns)
-    echo(f"{names}: {record.n_rows:,} rows of {run.basis.source.describe()}{skipped}")
+    drawn = f" drawn from {record.n_scored:,}" if record.fit else ""
+    echo(f"{names}: {record.n_rows:,} rows{drawn} of {run.basis.source.describe()}{skipped}")
     strongest = sorted(record.matrix, key=lambda entry: -entry["spec_diff_centered"])
     figures = ("spec_diff", "spec_diff_centered", "cka", "cka_unbiased")
     echo_table(

@@ -19,6 +19,7 @@ __all__ = [
     "figures_line",
     "finding",
     "finding_lines",
+    "fit_lines",
     "other_column",
     "ratio_lines",
     "seen_in_words",
@@ -62,6 +63,21 @@ def figures_line(run: ComparisonRecord) -> str:
     """The figures of the method itself."""
     centred = format_number(run.spec_diff_centered)
     return f"SPEC-diff {format_number(run.spec_diff)}, centred {centred}; CKA {format_number(run.cka)}"
+
+
+def fit_lines(run: ComparisonRecord) -> list[str]:
+    """Of a fit on a share of the rows, how many rows the figures are of, and their standard errors."""
+    if run.fit is None:
+        return []
+    n_rows, n_scored, errors = (run.fit[name] for name in ("n_rows", "n_scored", "standard_errors"))
+    said = f"All figures are of {n_rows:,} rows drawn from {n_scored:,}, which are all scored."
+    if errors is None:
+        return [f"{said} Their sampling error is not known."]
+    plain, centred, cka = (
+        "not known" if errors[name] is None else format_number(errors[name])
+        for name in ("spec_diff", "spec_diff_centered", "cka")
+    )
+    return [said, f"Standard errors: SPEC-diff {plain}, centred {centred}; CKA {cka}."]
 
 
 def families(clusters: Sequence[ClusterRecord]) -> list[tuple[ClusterRecord, ...]]:

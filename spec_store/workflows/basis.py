@@ -15,6 +15,7 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from .executor import sending_warnings
 from .passes import accumulate
+from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
 from .units import units_of
 
@@ -37,6 +38,12 @@ class Basis:
         Those that fix the state: kernel, maps, filter, seed.
     sample
         As it is kept.
+    portion
+        The share of the rows that the state was summed over just now, in groups; None for a kept state, and
+        where it is of all rows.
+    n_scored
+        Rows of the source that are scored: more than the state's where that is of a share of them; None for
+        as many.
     map_errors
         By pair, see `map_error`, for the η of the options; those that are not there are computed.
     state_run
@@ -55,6 +62,8 @@ class Basis:
     options: CompareOptions
     state: CovarianceAccumulator
     sample: Sample
+    portion: Portion | None = None
+    n_scored: int | None = None
     map_errors: Mapping[tuple[str, str], float] = field(default_factory=dict)
     state_run: str | None = None
     warnings: tuple[str, ...] = ()
@@ -114,7 +123,8 @@ def gather(
     messages: list[str] = []
     with timed(seconds, "sample"):
         rows = identified(source, options.where)
-        sending = _sending_warnings(rows.source, executor)
+        is_share = options.fit_rows is not None and options.fit_rows < n_rows
+        sending = _sending_warnings(rows.source, executor, is_share=is_share)
         sample = draw_sample(rows.source, columns, options, others=others)
         if maps is None:
             fitted = fit_maps(sample, options)
@@ -127,16 +137,30 @@ def gather(
         }
         sample = sample.stored(options)
     progress("covariance", 0, n_rows)
+    portion = None
     with timed(seconds, "covariance"):
-        state = accumulate(
-            rows.source,
-            maps,
-            where=options.where,
-            batch_rows=options.batch_rows,
-            threads=options.threads,
-            progress=lambda done: progress("covariance", done, n_rows),
-            executor=executor,
-        )
+        if is_share and options.fit_rows is not None:
+            portion = sum_blocks(
+                rows.source,
+                maps,
+                options.fit_rows,
+                n_rows,
+                seed=options.seed,
+                where=options.where,
+                threads=options.threads,
+                progress=lambda done: progress("covariance", done, options.fit_rows or 0),
+            )
+            state = portion.state
+        else:
+            state = accumulate(
+                rows.source,
+                maps,
+                where=options.where,
+                batch_rows=options.batch_rows,
+                threads=options.threads,
+                progress=lambda done: progress("covariance", done, n_rows),
+                executor=executor,
+            )
     _check_invalid(source, state, options)
     return Basis(
         source=source,
@@ -144,6 +168,8 @@ def gather(
         references=references,
         options=options,
         state=state,
+        portion=portion,
+        n_scored=None if portion is None else n_rows,
         sample=sample,
         map_errors=errors,
         warnings=(*source.notes, *rows.warnings, *messages, *sending),
@@ -152,10 +178,10 @@ def gather(
     )
 
 
-def _sending_warnings(source: Source, executor: Executor) -> list[str]:
-    """Before pass 1 is shared out among workers."""
+def _sending_warnings(source: Source, executor: Executor, *, is_share: bool) -> list[str]:
+    """Before rows are shared out among workers; pass 1 over a share of them is not."""
     messages = sending_warnings(source, executor)
-    if executor.remote:
+    if executor.remote and not is_share:
         n_units = len(units_of(source))
         messages += idle_workers(executor, n_units, "parts in pass 1", "A part is 65,536 rows or more.")
     return messages

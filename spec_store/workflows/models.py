@@ -25,7 +25,8 @@ from ..stores.tables import Database, TableLike
 from ..stores.view import keyed
 from .basis import Basis, gather, pairs_of
 from .checks import check_rows, embedding_names
-from .comparison import Comparison, check_place, keep_sample, stored_state
+from .comparison import SAMPLE, Comparison, check_place
+from .kept import save_sample
 from .listing import Earlier, described_columns, earlier_run
 from .notebook import models_html
 from .solving import Question, compared, given_maps, number_or_none
@@ -122,12 +123,14 @@ class ModelComparison:
         registry, runs = self.registry, self.comparisons
         _check_places(self.basis.source, {run.columns: run.scorer.schema for run in runs})
         names = tuple(n for run in runs for n in run.scorer.schema.names)
-        state = stored_state(self.basis.state)
+        state = self.basis.state.to_bytes()
         if registry is not None:
             if self.basis.options.keep_sample:
-                keep_sample(registry, self.run_id, self.basis.sample, self.basis.options.seed)
+                data = save_sample(self.basis.sample, self.basis.options.seed)
+                registry.put_artifact(self.run_id, SAMPLE, data)
             registry.start(replace(self.record, written=names), state)
             for run in runs:
+                run.keep(registry)
                 registry.start(replace(run.record, written=tuple(run.scorer.schema.names)), None)
         seconds: dict[str, float] = {}
         done: list[Comparison] = []
@@ -148,7 +151,7 @@ class ModelComparison:
     def _annotate(self, progress: Progress) -> Published:
         options, runs = self.basis.options, self.comparisons
         scorer = ScorerOfPairs([run.scorer for run in runs])
-        n_rows = self.record.n_rows + self.record.n_skipped
+        n_rows = self.record.n_scored
         own = {n: run.record.provenance for run in runs for n in run.scorer.schema.names}
         marks = {n: {**marks, "spec_store.run": self.run_id} for n, marks in own.items()}
         progress("write", 0, n_rows)
@@ -328,6 +331,7 @@ def _record(basis: Basis, run_id: str) -> ModelsRecord:
         source_version=source.version,
         n_rows=state.n_rows,
         n_skipped=state.invalid.n_rows,
+        fit=None if basis.n_scored is None else {"n_rows": state.n_rows, "n_scored": basis.n_scored},
         options=options.to_json(),
         seconds={},
         warnings=basis.warnings,

@@ -29,6 +29,7 @@ from ..spectral.features import (
 )
 from ..spectral.similarity import by_features, by_gaussian
 from ..spectral.spectrum import Spectrum
+from ..spectral.subspace import subspace_map
 from ..stores.memory import release_memory
 from ..stores.streaming import ordered_map, usable_cores
 from ..stores.vectors import InvalidRows, decode, vector_width
@@ -253,7 +254,11 @@ def _gaussian_map(
     origin = np.zeros(rows.shape[1])
     if not options.normalize:  # a mean would follow a few rows that lie far out, at the others' expense
         origin += np.median(rows[:_PAIRWISE_ROWS], axis=0)
-    return NystroemMap(*shared, z, origin)
+    found = NystroemMap(*shared, z, origin)
+    unseen = rows[_LANDMARK_ROWS : _LANDMARK_ROWS + _PAIRWISE_ROWS]
+    if options.landmarks == "uniform" or len(unseen) < _PAIRWISE_ROWS:
+        return found
+    return subspace_map(found, single(fitted), single(unseen), seed=options.seed)
 
 
 def sample_features(sample: Sample, maps: Sequence[FeatureMap]) -> NDArray[np.float64]:

@@ -6,6 +6,10 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..connector import Location, Source
 from ..errors import InputError
@@ -15,8 +19,9 @@ from ..runs.records import AlignmentRecord, ComparisonRecord, new_run_id
 from ..runs.registry import Registry
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
+from ..spectral.jackknife import standard_errors
 from ..spectral.koda import Epsilon, koda
-from ..spectral.scoring import Scorer
+from ..spectral.scoring import ModeWeights, Scorer
 from ..spectral.spectrum import Spectrum, solve
 from ..stores.locate import Destination
 from ..stores.streaming import usable_cores
@@ -25,7 +30,7 @@ from .comparison import Comparison
 from .listing import Described, Earlier, list_clusters, members_in_columns
 from .sampling import evaluated_rows
 
-__all__ = ["Question", "compared", "given_maps", "kept_state", "number_or_none"]
+__all__ = ["Question", "compared", "given_maps", "kept_state", "number_or_none", "spectrum_of"]
 
 _DEFAULT_MODES = 40
 _DEFAULT_DIRECTIONS = 20
@@ -70,8 +75,9 @@ def compared(basis: Basis, question: Question) -> Comparison:
     sample = basis.sample.of(pair)
     seconds = dict(basis.seconds)
     with timed(seconds, "solve"):
-        spectrum = _spectrum(basis, pair, options)
+        spectrum = spectrum_of(basis.state, basis.positions(pair), options)
         error = basis.map_error(pair, options.eta)
+        fit = _fit(basis, pair, options, spectrum)
     with timed(seconds, "clusters"):
         listing = list_clusters(
             evaluated_rows(sample, maps, spectrum),
@@ -83,9 +89,8 @@ def compared(basis: Basis, question: Question) -> Comparison:
             seed=options.seed,
             threads=options.threads or usable_cores(),
         )
-    scorer = Scorer(
-        maps, listing.clusters, prefix, spectrum.leading(_WRITTEN_MODES) if options.write_modes else None
-    )
+    modes = ModeWeights.of(spectrum.leading(_WRITTEN_MODES)) if options.write_modes else None
+    scorer = Scorer(maps, listing.clusters, prefix, modes)
     source, destination = basis.source, question.destination
     ends = list(zip(pair, spectrum.ends, strict=True))
     record = ComparisonRecord(
@@ -111,6 +116,7 @@ def compared(basis: Basis, question: Question) -> Comparison:
         mode_energies={c: [[float(a), float(b)] for a, b in end.energies.T] for c, end in ends},
         state_run=basis.state_run,
         references=basis.references,
+        fit=fit,
         **listing.fields,
     )
     return Comparison(
@@ -156,18 +162,49 @@ def kept_state(location: Location | None, run_id: str) -> CovarianceAccumulator:
     owner = getattr(run, "state_run", None) or run_id
     data = registry.state(owner) if not isinstance(run, AlignmentRecord) else None
     if data is None:
-        raise InputError(f"Run {run_id} keeps no state: it is no comparison, or its state was too large.")
+        raise InputError(f"Run {run_id} keeps no state: it is no comparison, or its state is lost.")
     return CovarianceAccumulator.load(io.BytesIO(data))
 
 
-def _spectrum(basis: Basis, pair: tuple[str, str], options: CompareOptions) -> Spectrum:
-    state, positions = basis.state, basis.positions(pair)
+def spectrum_of(
+    state: CovarianceAccumulator, positions: tuple[int, int], options: CompareOptions
+) -> Spectrum:
+    """The spectrum of two of a state's embeddings, by the objective that the options name."""
     if options.objective == "koda":
         wanted = options.modes or min(_DEFAULT_DIRECTIONS, state.n_rows)
         epsilon = Epsilon.parse(options.epsilon)
         return koda(state, epsilon=epsilon, pair=positions, directions=wanted, center=options.center)
     modes = options.modes or min(_DEFAULT_MODES, state.n_rows)
     return solve(state, pair=positions, modes=modes, eta=options.eta, center=options.center)
+
+
+def _fit(
+    basis: Basis, pair: tuple[str, str], options: CompareOptions, spectrum: Spectrum
+) -> dict[str, Any] | None:
+    """What the record says of a fit on a share of the rows; None for one on all."""
+    if basis.n_scored is None:
+        return None
+    told = {"n_rows": spectrum.n_rows, "n_scored": basis.n_scored}
+    if basis.portion is None or len(basis.portion.groups) < 2:
+        return {**told, "standard_errors": None}
+    numbers = [len(end.eigenvalues) for end in spectrum.ends]
+    positions = basis.positions(pair)
+
+    def figures(state: CovarianceAccumulator) -> NDArray[np.float64]:
+        found = spectrum_of(state, positions, options)
+        values = [found.spec_diff, found.spec_diff_centered, found.cka]
+        for n, end in zip(numbers, found.ends, strict=True):  # without some rows there may be fewer modes
+            values += [*end.eigenvalues[:n], *[0.0] * (n - len(end.eigenvalues))]
+        return np.array(values)
+
+    share = (basis.state.n_rows + basis.state.invalid.n_rows) / basis.n_scored
+    errors = standard_errors(basis.portion.groups, figures, share=min(share, 1.0)).tolist()
+    first, second = errors[3 : 3 + numbers[0]], errors[3 + numbers[0] :]
+    named = dict(zip(("spec_diff", "spec_diff_centered", "cka"), errors[:3], strict=True))
+    return {
+        **told,
+        "standard_errors": {**named, "eigenvalues": dict(zip(pair, (first, second), strict=True))},
+    }
 
 
 def number_or_none(value: float) -> float | None:
