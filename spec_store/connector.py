@@ -236,7 +236,14 @@ class Workspace(ABC):
     They are no part of the table: no reader sees them, and the place is gone when it is empty. Names are
     letters, digits and hyphens, and may have an ending behind a dot. A name without its ending can be
     claimed: what is kept under it belongs to one run then, for as long as that lives.
+
+    Attributes
+    ----------
+    bytes_per_second
+        A cautious guess of how fast it is written.
     """
+
+    bytes_per_second: ClassVar[float] = 5e7
 
     @abstractmethod
     def put(self, name: str, data: bytes) -> None:

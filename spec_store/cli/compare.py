@@ -260,7 +260,18 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         help="Use the feature maps of a recorded run, bandwidths included: the two can then be compared.",
     ),
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options)
+@headed(
+    "Execution",
+    seed_option,
+    batch_rows_option,
+    threads_option,
+    executor_options,
+    click.option(
+        "--fresh",
+        is_flag=True,
+        help="Start over, where an interrupted run with the same arguments would be continued.",
+    ),
+)
 def compare(
     table: str | None,
     cols: str | None,
@@ -276,6 +287,7 @@ def compare(
     against_run: str | None,
     column: str | None,
     executor: Executor,
+    fresh: bool,
     **fields: Any,
 ) -> None:
     """Compare two embedding columns, or several, and write each row's clusters back.
@@ -303,7 +315,7 @@ def compare(
         return
     if cols is None:
         raise click.UsageError("Name the embedding columns with --cols, or a recorded run with --from-run.")
-    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, executor, fields)
+    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, executor, fresh, fields)
 
 
 def _compare(
@@ -317,6 +329,7 @@ def _compare(
     pair: str | None,
     as_json: bool,
     executor: Executor,
+    fresh: bool,
     fields: dict[str, Any],
 ) -> None:
     from ..options import CompareOptions
@@ -336,7 +349,9 @@ def _compare(
         if out or index or pair:
             given = "--out" if out else "--index" if index else "--align"
             raise click.UsageError(f"{given} takes two columns; --cols names {len(columns)}.")
-        compare_several(table, columns, pairs, db, options, executor, dry_run=dry_run, as_json=as_json)
+        compare_several(
+            table, columns, pairs, db, options, executor, dry_run=dry_run, as_json=as_json, fresh=fresh
+        )
         return
     if pairs is not None:
         raise click.UsageError("--pairs is for more than two columns.")
@@ -349,6 +364,7 @@ def _compare(
             columns,
             db=db,
             write=not dry_run,
+            fresh=fresh,
             out=out,
             progress=progress,
             executor=executor,

@@ -33,6 +33,7 @@ def compare_several(
     *,
     dry_run: bool,
     as_json: bool,
+    fresh: bool,
 ) -> None:
     """Compare, write unless it is a dry run, and print."""
     from ..workflows.models import compare_models
@@ -46,6 +47,7 @@ def compare_several(
             pairs=pairs or (),
             db=db,
             write=not dry_run,
+            fresh=fresh,
             progress=progress,
             executor=executor,
             options=options,

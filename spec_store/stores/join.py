@@ -259,6 +259,10 @@ class Joined(DelegatingSource):
             )  # what changed in the second source is not known
         )
 
+    def at(self, version: int) -> Source:
+        """Of the first source another version, joined as it is."""
+        return Joined(self.left.at(version), self.right, on_missing=self.on_missing)
+
     def describe(self) -> str:
         """Both, by name."""
         return f"{self.left.describe()} joined with {self.right.describe()}"

@@ -171,7 +171,7 @@ class View(DelegatingSource):
         """The same view of the source as it stands now."""
         return View(self.source.latest(), key=self.key, names=self.names)
 
-    def at(self, version: int) -> Source:
+    def at(self, version: int) -> View:
         """The same view of the source at another version."""
         return View(self.source.at(version), key=self.key, names=self.names)
 

@@ -54,6 +54,11 @@ class Progressed:
     state: CovarianceAccumulator
     n_units: int
 
+    @property
+    def n_rows(self) -> int:
+        """Rows read, those that were skipped among them."""
+        return self.state.n_rows + self.state.invalid.n_rows
+
 
 def units_of(source: Source) -> list[Unit]:
     """The partitions of a source in runs of at least 65,536 rows, the last of what is left.

@@ -1,4 +1,4 @@
-"""Results that follow a table which grows, changes and shrinks: states, scores, numbers of clusters, advice."""
+"""Results that follow a table which grows, changes and shrinks: states, scores, cluster numbers, advice."""
 
 import lance
 import lancedb
