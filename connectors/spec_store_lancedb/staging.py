@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lance
@@ -26,6 +26,7 @@ from .ledger import Staged
 __all__ = [
     "PREFIX",
     "Inputs",
+    "Staging",
     "column_file_name",
     "delete_staged",
     "field_ids",
@@ -124,6 +125,28 @@ def is_settled(
         return False
     found, _, digest = files[0].removeprefix(PREFIX).rpartition("-")[0].rpartition("-")
     return digest == _digest(dataset, fragment, inputs) and (token is None or token[:12] == found)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Computes and writes the column file of a fragment, wherever it is called; pickles as its parts do."""
+
+    dataset: lance.LanceDataset
+    annotation: Annotation
+
+    def __call__(self, item: tuple[int, str]) -> tuple[Staged, int]:
+        """From a fragment's id and the name of a new file; with the number of rows that were computed."""
+        fragment_id, path = item
+        n_rows = 0
+
+        def count(rows: int) -> None:
+            nonlocal n_rows
+            n_rows += rows
+            self.annotation.progress(rows)
+
+        fragment = self.dataset.get_fragment(fragment_id)
+        assert fragment is not None
+        return stage(self.dataset, fragment, replace(self.annotation, progress=count), path), n_rows
 
 
 def stage(

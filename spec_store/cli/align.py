@@ -15,6 +15,7 @@ from .help import headed, next_command
 from .options import (
     ListOf,
     batch_rows_option,
+    executor_options,
     json_option,
     location_options,
     on_missing_option,
@@ -27,6 +28,7 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..workflows.alignment import Alignment
 
 _MOST_CLUSTERS = 10
@@ -199,7 +201,7 @@ _LEAST_ROWS = 20
         help="Maximum number of test rows on which maps are evaluated.",
     ),
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option)
+@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options)
 def align(
     table: str,
     source: str,
@@ -210,6 +212,7 @@ def align(
     dry_run: bool,
     index: bool,
     as_json: bool,
+    executor: Executor,
     **fields: Any,
 ) -> None:
     """Fit a map under which one embedding has the other's clusters; write the aligned column.
@@ -241,6 +244,7 @@ def align(
             map=map_file,
             progress=progress,
             check_write=not dry_run,
+            executor=executor,
             options=options,
         )
     if export:

@@ -20,6 +20,7 @@ from ..alignment.options import AlignOptions
 from ..bars import shown
 from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..executor import IN_PROCESS, Executor
 from ..keywords import AlignKeywords
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord, ComparisonRecord
@@ -32,6 +33,7 @@ from ..stores.view import keyed
 from .aligned import aligned_schema
 from .alignment import Alignment
 from .annotated import check_own, held_comparisons
+from .executor import sending_warnings
 from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
 from .units import one_blas_thread
@@ -59,6 +61,7 @@ def align(
     write: bool = False,
     check_write: bool = False,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: AlignOptions | None = None,
     **fields: Unpack[AlignKeywords],
 ) -> Alignment:
@@ -79,6 +82,8 @@ def align(
         Check that already, without writing.
     progress
         As in `compare`.
+    executor
+        Who computes and writes the column, as in `compare`; maps are fitted in this process.
     options
         Everything else; or give the fields of `AlignOptions` as keywords.
 
@@ -109,6 +114,7 @@ def align(
         map=load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map,
         options=options,
         writes=write or check_write,
+        executor=executor,
     )
     with shown(progress) as update:
         run = _fitted(task, update)
@@ -138,6 +144,8 @@ class _Task:
     map: AlignmentMap | None
     options: AlignOptions
     n_rows: int
+    executor: Executor = IN_PROCESS
+    warnings: tuple[str, ...] = ()
 
     @property
     def column(self) -> str:
@@ -167,6 +175,7 @@ def _opened(
     map: AlignmentMap | None = None,
     options: AlignOptions,
     writes: bool,
+    executor: Executor = IN_PROCESS,
 ) -> _Task:
     if columns[0] == columns[1]:
         raise InputError(f"Column {columns[0]!r} can't be aligned to itself.")
@@ -190,7 +199,9 @@ def _opened(
     else:
         opened, names = keyed(open_data(table), options.key), columns
     pair = names[0], names[1]
-    task = _Task(opened, pair, column_widths(opened, pair), map, options, _count(opened, options))
+    warnings = tuple(sending_warnings(opened, executor))
+    widths, n_rows = column_widths(opened, pair), _count(opened, options)
+    task = _Task(opened, pair, widths, map, options, n_rows, executor, warnings)
     if map is not None and (map.width, map.out_width) != (task.widths[0], task.out_width):
         raise InputError(
             f"The map takes {map.width} dimensions to {map.out_width}; {pair[0]!r} has {task.widths[0]}, and"
@@ -302,6 +313,7 @@ def _evaluated(
         seconds=seconds,
         warnings=(
             *task.source.notes,
+            *task.warnings,
             *_cluster_warning(pair, held),
             *_search_warning(task.source, task.column, task.out_width),
         ),
@@ -319,6 +331,7 @@ def _evaluated(
         chosen=chosen,
         queries=(found.held_out.a if options.in_place else found.held_out.b)[:_INDEX_QUERIES],
         record=record,
+        executor=task.executor,
     )
 
 

@@ -1,0 +1,38 @@
+"""Run as a process: compare, with what JSON says, and die by kill -9 after so many rows of a stage."""
+
+import json
+import os
+import signal
+import sys
+
+import spec_store
+from spec_store.workflows import units
+
+
+def progress_until(stage, rows, end):
+    """A progress that calls `end` once so many rows of a stage are done."""
+    done = 0
+
+    def progress(now, n, total):
+        nonlocal done
+        if now == stage:
+            done += n
+            if done >= rows:
+                end()
+
+    return progress
+
+
+def main(arguments):
+    given = json.loads(arguments)
+    units._LEAST_ROWS = given.pop("unit", units._LEAST_ROWS)
+    stage, rows = given.pop("until")
+    progress = progress_until(stage, rows, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    location = spec_store.Location(given.pop("db"), "lancedb", given.pop("storage_options", {}))
+    spec_store.compare(
+        given.pop("table"), given.pop("columns"), db=location, write=True, progress=progress, **given
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
