@@ -101,10 +101,11 @@ class ClusterJob:
                 f"Run {run.run_id} was recorded without the rules of its clusters, by an earlier version of"
                 " spec-store, or they are lost: find clusters anew with --refit (refit=True)."
             )
-        if (left := opened.source.count(job.options.where)) < job.options.fewest_rows:
+        left, least = opened.source.count(job.options.where), job.options.fewest_rows
+        if left < least:
             raise InputError(
-                f"{sentence(source.describe())} has {left} rows left to compare; {job.options.fewest_rows} are"
-                " needed. Remove the results with spec-store undo."
+                f"{sentence(source.describe())} has {left} rows left to compare; {least} are needed."
+                " Remove the results with spec-store undo."
             )
         return job
 
