@@ -2,7 +2,8 @@
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
 `solve`; `query`, `clusters`, `members`, `report`, `export`, `list_runs` and `undo` on an annotated
-table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models.
+table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models;
+`Processes` and `RayTasks` to share out the work.
 """
 
 from importlib import import_module
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .workflows.alignment import Alignment
     from .workflows.compare import compare
     from .workflows.comparison import Comparison
+    from .workflows.executor import Processes, RayTasks
     from .workflows.export import Exported, export
     from .workflows.gate import Gate, GateOptions, gate
     from .workflows.members import Members, members
@@ -54,7 +56,9 @@ _HOMES = {
     "ModelComparison": ".workflows.models",
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
+    "Processes": ".workflows.executor",
     "RandomFourierMap": ".spectral.features",
+    "RayTasks": ".workflows.executor",
     "ReportOptions": ".reporting.options",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
@@ -104,7 +108,9 @@ __all__ = [
     "ModelComparison",
     "Modes",
     "NystroemMap",
+    "Processes",
     "RandomFourierMap",
+    "RayTasks",
     "ReportOptions",
     "SpecStoreError",
     "Spectrum",

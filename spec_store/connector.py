@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from .errors import (
     UnsupportedError,
     did_you_mean,
 )
+from .executor import IN_PROCESS, Executor
 from .keys import smallest_hashes
 
 __all__ = [
@@ -128,9 +129,13 @@ class Annotation:
     batch_rows
         The largest batch handed to `compute`.
     workers
-        Threads in which `compute` is to be called.
+        Threads in which `compute` is to be called, here or by each of the executor's workers.
+    progress
+        Called here, with the rows that were computed since the last call.
+    executor
+        Where parts of the source are to be computed and written, if the store can do that in parts.
 
-    An annotation pickles where `compute` and `progress` do.
+    An annotation pickles where `compute` does, as `detached`.
     """
 
     schema: pa.Schema
@@ -144,6 +149,11 @@ class Annotation:
     progress: Callable[[int], None] = field(default=_no_progress, compare=False)
     column_metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     since: int | None = None
+    executor: Executor = field(default=IN_PROCESS, compare=False)
+
+    def detached(self, workers: int) -> Annotation:
+        """For a worker elsewhere, which computes in that number of threads: with nothing of this process."""
+        return replace(self, workers=workers, progress=_no_progress, executor=IN_PROCESS)
 
     @property
     def marks(self) -> dict[str, dict[str, str]]:

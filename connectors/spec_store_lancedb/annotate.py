@@ -11,12 +11,14 @@ finished or undone by the next command, see `recovery`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from enum import Enum
 
 import lance
 
 from spec_store.connector import Annotation, Published
 from spec_store.errors import ColumnClashError, RetryError
+from spec_store.executor import idle_workers
 
 from .changes import unsettled_fragments
 from .columns import (
@@ -35,17 +37,19 @@ from .recovery import mark_columns, remove_leftovers, settle
 from .staging import (
     PREFIX,
     Inputs,
+    Staging,
     column_file_name,
     delete_staged,
     field_ids,
     input_files,
     is_complete,
     replacement,
-    stage,
 )
 from .storage_errors import explained, is_disk_full, storage_errors
 
 __all__ = ["Step", "annotate", "drop_annotations"]
+
+_SMALLER_FRAGMENTS = "A table written with a smaller max_rows_per_file has more."
 
 
 class Step(Enum):
@@ -139,6 +143,7 @@ class _Run:
         self._max_attempts = max_attempts
         self._on_step = on_step
         self._outcome_known = True
+        self._messages: list[str] = []
 
     def start(self) -> None:
         """Take over what a dead run staged for the same results, and remove what others left."""
@@ -206,12 +211,27 @@ class _Run:
                 self._delete(staged.path)
         wanted = self._unsettled(current) & fragments.keys()
         missing = [fragments[i] for i in sorted(wanted - self.ledger.state.staged.keys())]
-        paths = {f.fragment_id: column_file_name(current, f, self.annotation) for f in missing}
-        self.ledger.begin(*paths.values())
-        for fragment in missing:
-            self.ledger.add(stage(current, fragment, self.annotation, paths[fragment.fragment_id]))
+        self._stage(current, missing)
         self.ledger.check()  # before anybody learns that all is staged, the ledger says so
         return bool(missing)
+
+    def _stage(self, current: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]) -> None:
+        """Column files for these fragments, written by the annotation's executor."""
+        annotation, executor = self.annotation, self.annotation.executor
+        if executor.remote:
+            if fragments and not self.ledger.state.staged:
+                self._messages = idle_workers(
+                    executor, len(fragments), "fragments to be written", _SMALLER_FRAGMENTS
+                )
+            annotation = annotation.detached(executor.threads_each(len(fragments)))
+
+        paths = {f.fragment_id: column_file_name(current, f, annotation) for f in fragments}
+        self.ledger.begin(*paths.values())
+        with closing(executor.map(Staging(current, annotation), paths.items())) as results:
+            for staged, n_rows in results:
+                self.ledger.add(staged)
+                if executor.remote:
+                    self.annotation.progress(n_rows)
 
     def _fits(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
         return self._is_current(current, fragment, staged) and is_complete(current, staged)
@@ -306,7 +326,8 @@ class _Run:
     def _published(self, computed: lance.LanceDataset, new: lance.LanceDataset, attempts: int) -> Published:
         rows = sum(s.physical_rows for s in self._staged(computed).values())
         names = tuple(self.annotation.schema.names)
-        return Published(new.version, names, rows, attempts, tuple(self._notes(new)), computed.version)
+        notes = (*self._messages, *self._notes(new))
+        return Published(new.version, names, rows, attempts, notes, computed.version)
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
         if self.ledger.note:

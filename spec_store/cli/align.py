@@ -16,6 +16,7 @@ from .help import headed, next_command
 from .options import (
     ListOf,
     batch_rows_option,
+    executor_options,
     fresh_option,
     json_option,
     location_options,
@@ -29,6 +30,7 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..workflows.alignment import Alignment
 
 _MOST_CLUSTERS = 10
@@ -201,7 +203,7 @@ _LEAST_ROWS = 20
         help="Maximum number of test rows on which maps are evaluated.",
     ),
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option, fresh_option)
+@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options, fresh_option)
 def align(
     table: str,
     source: str,
@@ -212,6 +214,7 @@ def align(
     dry_run: bool,
     index: bool,
     as_json: bool,
+    executor: Executor,
     fresh: bool,
     **fields: Any,
 ) -> None:
@@ -247,6 +250,7 @@ def align(
                 write=not dry_run,
                 fresh=fresh,
                 progress=progress,
+                executor=executor,
             )
             run = stack.enter_context(fitting)
         if export:

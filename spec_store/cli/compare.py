@@ -14,6 +14,7 @@ from .help import headed
 from .models import compare_several
 from .options import (
     batch_rows_option,
+    executor_options,
     fresh_option,
     json_option,
     location_options,
@@ -28,6 +29,7 @@ from .terminal import echo, echo_json, print_warnings, shown_progress
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
     from ..connector import Location
+    from ..executor import Executor
     from ..options import CompareOptions
     from ..workflows.models import Pairs
 
@@ -259,7 +261,7 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         help="Use the feature maps of a recorded run, bandwidths included: the two can then be compared.",
     ),
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option, fresh_option)
+@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options, fresh_option)
 def compare(
     table: str | None,
     cols: str | None,
@@ -274,6 +276,7 @@ def compare(
     from_run: str | None,
     against_run: str | None,
     column: str | None,
+    executor: Executor,
     fresh: bool,
     **fields: Any,
 ) -> None:
@@ -296,11 +299,13 @@ def compare(
     if from_run is not None:
         ctx = click.get_current_context()
         given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-        compare_recorded(from_run, table, pairs, db, fields, given, dry_run=dry_run, as_json=as_json)
+        compare_recorded(
+            from_run, table, pairs, db, fields, given, executor, dry_run=dry_run, as_json=as_json
+        )
         return
     if cols is None:
         raise click.UsageError("Name the embedding columns with --cols, or a recorded run with --from-run.")
-    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, fresh, fields)
+    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, executor, fresh, fields)
 
 
 def _compare(
@@ -313,6 +318,7 @@ def _compare(
     index: bool,
     pair: str | None,
     as_json: bool,
+    executor: Executor,
     fresh: bool,
     fields: dict[str, Any],
 ) -> None:
@@ -333,7 +339,9 @@ def _compare(
         if out or index or pair:
             given = "--out" if out else "--index" if index else "--align"
             raise click.UsageError(f"{given} takes two columns; --cols names {len(columns)}.")
-        compare_several(table, columns, pairs, db, options, dry_run=dry_run, as_json=as_json, fresh=fresh)
+        compare_several(
+            table, columns, pairs, db, options, executor, dry_run=dry_run, as_json=as_json, fresh=fresh
+        )
         return
     if pairs is not None:
         raise click.UsageError("--pairs is for more than two columns.")
@@ -349,6 +357,7 @@ def _compare(
             fresh=fresh,
             out=out,
             progress=progress,
+            executor=executor,
             options=options,
         )
         if dry_run:
@@ -357,7 +366,9 @@ def _compare(
             run = run.create_index(progress=progress)
         alignment = None
         if asked and table:
-            alignment = align(table, *asked.columns, db=db, progress=progress, options=asked.options)
+            alignment = align(
+                table, *asked.columns, db=db, progress=progress, executor=executor, options=asked.options
+            )
     print_warnings(run.warnings)
     refused = None
     if alignment:

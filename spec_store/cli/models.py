@@ -13,6 +13,7 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..options import CompareOptions
     from ..workflows.models import ModelComparison, Pairs
 
@@ -28,6 +29,7 @@ def compare_several(
     pairs: Pairs | None,
     db: Location,
     options: CompareOptions,
+    executor: Executor,
     *,
     dry_run: bool,
     as_json: bool,
@@ -47,6 +49,7 @@ def compare_several(
             write=not dry_run,
             fresh=fresh,
             progress=progress,
+            executor=executor,
             options=options,
         )
         if dry_run:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from ..workflows.executor import Engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -83,6 +86,37 @@ fresh_option = click.option(
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of every random draw."
 )
+
+
+def executor_options(command: Command) -> Command:
+    """--engine, --workers and --address, handed to the command as one `Executor`, which ends with it."""
+
+    @functools.wraps(command)
+    def executed(
+        *args: Any, engine: Engine | None, workers: int | None, address: str | None, **options: Any
+    ) -> Any:
+        from ..workflows.executor import executor_for
+
+        with executor_for(engine, workers, address) as executor:
+            return command(*args, executor=executor, **options)
+
+    shared = (
+        click.option(
+            "--address", help="Address of the Ray cluster. Default: $RAY_ADDRESS, else one on this machine."
+        ),
+        click.option(
+            "--workers",
+            type=int,
+            help="Number of processes or Ray tasks that read, compute and write. Default: all cores.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["threads", "processes", "ray"]),
+            help="What goes through the rows: threads of this process, processes of this machine, or tasks in"
+            " a Ray cluster. Results are the same. Default: threads, or processes if --workers is given.",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), shared, executed)  # type: ignore[return-value]
 
 
 class ListOf(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click

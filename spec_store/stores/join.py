@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -215,6 +216,10 @@ class Joined(DelegatingSource):
         arrays = [(theirs if self._is_right(c) else mine).column(c) for c in columns]
         return pa.Table.from_arrays([mine.column(0), *arrays], names=[self.key, *columns])
 
+    def latest(self) -> Source:
+        """The first source alone, which holds the results."""
+        return self.left.latest()
+
     def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
         """None: what changed in the second source is not known."""
         return None
@@ -249,16 +254,8 @@ class Joined(DelegatingSource):
         theirs = [c for c in annotation.reads if self._is_right(c)]
         if not theirs:
             return self.left.annotate(annotation)
-        lookup, index, owner = self._looked_up, self.right.index, self.left.describe()
-
-        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
-            found = index.find(batch.column(0), owner) >= 0
-            matched = batch.filter(pa.array(found))
-            other = lookup.take(matched.column(0), theirs)
-            result = annotation.compute(self._paired(matched, other, annotation.reads))
-            back = np.cumsum(found) - 1
-            return result.take(pa.array(back, mask=~found))
-
+        compute = _Paired(self, annotation.reads, theirs, annotation.compute)
+        compute.prepare()
         token = hashlib.blake2b(f"{annotation.token}|{self.right.fingerprint}".encode(), digest_size=12)
         return self.left.annotate(
             dataclasses.replace(
@@ -273,6 +270,37 @@ class Joined(DelegatingSource):
     def describe(self) -> str:
         """Both, by name."""
         return f"{self.left.describe()} joined with {self.right.describe()}"
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """A function of batches of a join, of batches of its first source; null for rows that the second has not.
+
+    Sent to another process it reads the ids of the second source there, once.
+    """
+
+    joined: Joined
+    reads: tuple[str, ...]
+    theirs: list[str]
+    compute: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    def prepare(self) -> None:
+        """Read what is looked up in, before several threads ask for it."""
+        self.joined._looked_up  # noqa: B018
+        self.joined.right.index  # noqa: B018
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.prepare()
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        right, owner = self.joined.right, self.joined.left.describe()
+        found = right.index.find(batch.column(0), owner) >= 0
+        matched = batch.filter(pa.array(found))
+        other = self.joined._looked_up.take(matched.column(0), self.theirs)
+        result = self.compute(self.joined._paired(matched, other, self.reads))
+        back = np.cumsum(found) - 1
+        return result.take(pa.array(back, mask=~found))
 
 
 class _InStep:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -240,12 +241,22 @@ class View(DelegatingSource):
 
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the source; `compute` gets batches of this view."""
-        inner = self._inner(annotation.reads)
+        inner = tuple(self._inner(annotation.reads))
+        compute = _Renamed(self, inner, annotation.reads, annotation.compute)
+        return self.source.annotate(dataclasses.replace(annotation, reads=inner, compute=compute))
 
-        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
-            return annotation.compute(self._renamed(batch, inner, annotation.reads))
 
-        return self.source.annotate(dataclasses.replace(annotation, reads=tuple(inner), compute=compute))
+@dataclass(frozen=True)
+class _Renamed:
+    """A function of batches of a view, of batches of its source."""
+
+    view: View
+    inner: tuple[str, ...]
+    reads: tuple[str, ...]
+    compute: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return self.compute(self.view._renamed(batch, self.inner, self.reads))
 
 
 def _check_key(column: str, kind: pa.DataType, source: Source) -> None:

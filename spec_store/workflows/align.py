@@ -22,6 +22,7 @@ from ..alignment.options import AlignOptions
 from ..bars import shown
 from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..executor import IN_PROCESS, Executor
 from ..keywords import AlignKeywords
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord, ComparisonRecord
@@ -35,6 +36,7 @@ from .aligned import aligned_schema
 from .alignment import Alignment
 from .annotated import check_own, held_comparisons
 from .checkpoint import Resumption, resumable
+from .executor import sending_warnings
 from .fit_checkpoint import FitCheckpoint
 from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
@@ -63,6 +65,7 @@ def align(
     write: bool = False,
     fresh: bool = False,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: AlignOptions | None = None,
     **fields: Unpack[AlignKeywords],
 ) -> Alignment:
@@ -84,6 +87,8 @@ def align(
         Start over, whatever an interrupted run has kept.
     progress
         As in `compare`.
+    executor
+        Who computes and writes the column, as in `compare`; maps are fitted in this process.
     options
         Everything else; or give the fields of `AlignOptions` as keywords.
 
@@ -118,6 +123,7 @@ def align(
             write=write,
             fresh=fresh,
             progress=update,
+            executor=executor,
         )
         with fitting as run:
             return run.write(progress=update) if write else run
@@ -136,6 +142,7 @@ def aligning(
     write: bool,
     fresh: bool = False,
     progress: Progress,
+    executor: Executor = IN_PROCESS,
 ) -> Iterator[Alignment]:
     """A block that is to write what `align` fits, if `write` says so: interrupted, the next one continues."""
     task = _opened(
@@ -146,6 +153,7 @@ def aligning(
         map=load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map,
         options=options,
         writes=write,
+        executor=executor,
     )
     resumption = None
     if write:
@@ -179,6 +187,8 @@ class _Task:
     map: AlignmentMap | None
     options: AlignOptions
     n_rows: int
+    executor: Executor = IN_PROCESS
+    warnings: tuple[str, ...] = ()
 
     @property
     def column(self) -> str:
@@ -208,6 +218,7 @@ def _opened(
     map: AlignmentMap | None = None,
     options: AlignOptions,
     writes: bool,
+    executor: Executor = IN_PROCESS,
 ) -> _Task:
     if columns[0] == columns[1]:
         raise InputError(f"Column {columns[0]!r} can't be aligned to itself.")
@@ -231,7 +242,9 @@ def _opened(
     else:
         opened, names = keyed(open_data(table), options.key), columns
     pair = names[0], names[1]
-    task = _Task(opened, pair, column_widths(opened, pair), map, options, _count(opened, options))
+    warnings = tuple(sending_warnings(opened, executor))
+    widths, n_rows = column_widths(opened, pair), _count(opened, options)
+    task = _Task(opened, pair, widths, map, options, n_rows, executor, warnings)
     if map is not None and (map.width, map.out_width) != (task.widths[0], task.out_width):
         raise InputError(
             f"The map takes {map.width} dimensions to {map.out_width}; {pair[0]!r} has {task.widths[0]}, and"
@@ -275,6 +288,7 @@ def _continued(task: _Task, checkpoint: FitCheckpoint) -> Alignment | None:
         chosen=[plain["name"] for plain in record.maps].index(record.chosen),
         queries=checkpoint.queries,
         record=dataclasses.replace(record, warnings=(*record.warnings, *checkpoint.notes)),
+        executor=task.executor,
     )
 
 
@@ -376,6 +390,7 @@ def _evaluated(
         seconds=seconds,
         warnings=(
             *task.source.notes,
+            *task.warnings,
             *_cluster_warning(pair, held),
             *_search_warning(task.source, task.column, task.out_width),
         ),
@@ -393,6 +408,7 @@ def _evaluated(
         chosen=chosen,
         queries=(found.held_out.a if options.in_place else found.held_out.b)[:_INDEX_QUERIES],
         record=record,
+        executor=task.executor,
     )
 
 

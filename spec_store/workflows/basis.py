@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 
 from ..connector import Source
 from ..errors import InputError, InvalidVectorsError
+from ..executor import IN_PROCESS, Executor, idle_workers
 from ..options import CompareOptions
 from ..progress import Progress, timed
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..stores.view import View
+from .executor import sending_warnings
 from .pass_checkpoint import PassCheckpoint, Prepared
 from .passes import accumulate
 from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
+from .units import units_of
 
 __all__ = ["Basis", "gather", "pairs_of"]
 
@@ -51,6 +54,8 @@ class Basis:
         Of the source, its keys, and the bandwidths.
     seconds
         Wall time by stage.
+    executor
+        Who goes through the rows.
     """
 
     source: Source
@@ -65,6 +70,7 @@ class Basis:
     state_run: str | None = None
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    executor: Executor = IN_PROCESS
 
     def positions(self, pair: tuple[str, str]) -> tuple[int, int]:
         """Where a pair's embeddings are in the state. Raises InputError for others."""
@@ -100,6 +106,7 @@ def gather(
     *,
     others: Sequence[str],
     maps: Sequence[FeatureMap] | None = None,
+    executor: Executor = IN_PROCESS,
     checkpoint: PassCheckpoint | None = None,
 ) -> Basis:
     """Draw the sample, fit the maps, and bring all rows into the state: pass 1.
@@ -112,17 +119,21 @@ def gather(
         Further columns to read with the sample.
     maps
         Those of an earlier run, to be used as they are; None fits them.
+    executor
+        Who goes through the rows.
     checkpoint
         What an interrupted run had done, and where progress is kept; None for neither.
     """
     checkpoint = checkpoint or PassCheckpoint(source)
     seconds: dict[str, float] = {}
+    is_share = options.fit_rows is not None and options.fit_rows < n_rows
+    sending = _sending_warnings(source, executor, is_share=is_share)
     with timed(seconds, "sample"):
         prepared = checkpoint.prepared or _prepared(source, columns, options, others, maps)
     rows = source.by_own_key() if prepared.by_own_key and isinstance(source, View) else source
     portion = None
     with timed(seconds, "covariance"):
-        if options.fit_rows is not None and options.fit_rows < n_rows:
+        if is_share:
             portion = checkpoint.portion or _portion(rows, prepared, options, n_rows, progress)
             checkpoint.keep(prepared, portion)
             state = portion.state
@@ -138,6 +149,7 @@ def gather(
                 progress=lambda done: progress("covariance", done, n_rows),
                 start=start,
                 merged=lambda done: checkpoint.keep(prepared, done),
+                executor=executor,
             )
     _check_invalid(source, state, options)
     return Basis(
@@ -150,9 +162,19 @@ def gather(
         n_scored=None if portion is None else n_rows,
         sample=prepared.sample,
         map_errors=prepared.map_errors,
-        warnings=(*source.notes, *prepared.messages, *checkpoint.notes),
+        warnings=(*source.notes, *prepared.messages, *checkpoint.notes, *sending),
         seconds=seconds,
+        executor=executor,
     )
+
+
+def _sending_warnings(source: Source, executor: Executor, *, is_share: bool) -> list[str]:
+    """Before rows are shared out among workers; pass 1 over a share of them is not."""
+    messages = sending_warnings(source, executor)
+    if executor.remote and not is_share:
+        n_units = len(units_of(source))
+        messages += idle_workers(executor, n_units, "parts in pass 1", "A part is 65,536 rows or more.")
+    return messages
 
 
 def _prepared(

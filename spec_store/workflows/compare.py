@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..bars import shown
 from ..errors import InputError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
 from ..progress import ProgressOption
@@ -40,6 +41,7 @@ def compare(
     results: str | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: CompareOptions | None = None,
     **fields: Unpack[CompareKeywords],
 ) -> Comparison:
@@ -72,6 +74,9 @@ def compare(
         How far the work is: "auto" shows a bar on a terminal (stderr) and in a notebook, and nothing
         elsewhere; None shows nothing; a callable is called with the stage, the rows done since the last call
         and all of its rows.
+    executor
+        Who goes through the rows: by default threads of this process; or `Processes`, or `RayTasks`. The
+        results are the same.
     options
         Everything else; or give the fields of `CompareOptions` as keywords.
 
@@ -143,6 +148,7 @@ def compare(
                 others=others,
                 maps=maps,
                 checkpoint=checkpoint,
+                executor=executor,
             )
             question = Question(pair, options, earlier, destination=destination, run_id=checkpoint.run_id)
             run = compared(basis, question)

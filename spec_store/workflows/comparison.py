@@ -20,6 +20,7 @@ import pyarrow as pa
 from ..bars import shown
 from ..connector import Annotation, Published, Source
 from ..errors import InputError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import ReportKeywords
 from ..options import CompareOptions
 from ..progress import Progress, ProgressOption, timed
@@ -76,6 +77,8 @@ class Comparison:
         What it takes to describe the clusters beside pass 2; None for no description.
     destination
         The new table or file for the results; None where they become columns of the source.
+    executor
+        Who goes through the rows.
     """
 
     source: Source
@@ -88,6 +91,7 @@ class Comparison:
     record: ComparisonRecord
     described: Described | None = None
     destination: Destination | None = None
+    executor: Executor = IN_PROCESS
 
     @property
     def run_id(self) -> str:
@@ -285,6 +289,7 @@ class Comparison:
             batch_rows=self.options.batch_rows,
             workers=self.options.threads or usable_cores(),
             progress=lambda rows: progress("write", rows, self._n_all),
+            executor=self.executor,
         )
         with one_blas_thread():
             published = self.source.annotate(annotation)
@@ -323,6 +328,7 @@ class Comparison:
             batch_rows=self.options.batch_rows,
             threads=self.options.threads,
             progress=lambda rows: progress(stage, rows, self._n_all),
+            executor=self.executor,
         )
 
     def report(

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..bars import shown
 from ..connector import Annotation, Published, Source
 from ..errors import InputError, UnsupportedError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, ProgressOption, timed
@@ -167,6 +168,7 @@ class ModelComparison:
             batch_rows=options.batch_rows,
             workers=options.threads or usable_cores(),
             progress=lambda rows: progress("write", rows, n_rows),
+            executor=self.basis.executor,
         )
         with one_blas_thread():
             return self.basis.source.annotate(annotation)
@@ -186,6 +188,7 @@ def compare_models(
     write: bool = False,
     fresh: bool = False,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: CompareOptions | None = None,
     **fields: Unpack[CompareKeywords],
 ) -> ModelComparison:
@@ -193,7 +196,7 @@ def compare_models(
 
     Parameters
     ----------
-    table, columns, db, version, options
+    table, columns, db, version, executor, options
         As of `compare`; two columns or more.
     pairs
         Those whose clusters are wanted: "all", "first" (the first column with each of the others), or pairs
@@ -270,6 +273,7 @@ def compare_models(
                 others=others,
                 maps=maps,
                 checkpoint=checkpoint,
+                executor=executor,
             )
             run = _compared(basis, questions, earlier, checkpoint.run_id)
             return run.write(progress=update) if write else run
