@@ -2,7 +2,7 @@
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
 `solve`; `query`, `clusters`, `members`, `report`, `export`, `list_runs` and `undo` on an annotated
-table; `align`, `update`, `load_map` and `gate` for a switch of models.
+table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models.
 """
 
 from importlib import import_module
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
     from .workflows.report import report
+    from .workflows.status import TableStatus, status
     from .workflows.times import TimesComparison, compare_times
-    from .workflows.update import update
+    from .workflows.update import Updated, UpdatedClusters, update
 
 _HOMES = {
     "AlignOptions": ".alignment",
@@ -57,7 +58,10 @@ _HOMES = {
     "ReportOptions": ".reporting.options",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
+    "TableStatus": ".workflows.status",
     "TimesComparison": ".workflows.times",
+    "Updated": ".workflows.updated",
+    "UpdatedClusters": ".workflows.updated",
     "align": ".workflows.align",
     "auto_bandwidths": ".spectral.bandwidth",
     "clusters": ".workflows.query",
@@ -76,6 +80,7 @@ _HOMES = {
     "query": ".workflows.query",
     "report": ".workflows.report",
     "solve": ".spectral.spectrum",
+    "status": ".workflows.status",
     "undo": ".workflows.query",
     "update": ".workflows.update",
 }
@@ -103,7 +108,10 @@ __all__ = [
     "ReportOptions",
     "SpecStoreError",
     "Spectrum",
+    "TableStatus",
     "TimesComparison",
+    "Updated",
+    "UpdatedClusters",
     "align",
     "auto_bandwidths",
     "clusters",
@@ -122,6 +130,7 @@ __all__ = [
     "query",
     "report",
     "solve",
+    "status",
     "undo",
     "update",
 ]

@@ -27,6 +27,7 @@ from .keys import smallest_hashes
 __all__ = [
     "Annotation",
     "Capability",
+    "Claim",
     "Connector",
     "Difference",
     "Freshness",
@@ -34,6 +35,7 @@ __all__ = [
     "Partition",
     "Published",
     "Source",
+    "Workspace",
     "find_field",
     "is_own_result",
     "take_sample",
@@ -210,6 +212,46 @@ class Freshness:
         )
 
 
+class Claim(ABC):
+    """A name in a workspace that is one living run's; it ends with the process that has it."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give it up."""
+
+
+class Workspace(ABC):
+    """Named bytes beside a table, for what a run must find again after it was killed.
+
+    They are no part of the table: no reader sees them, and the place is gone when it is empty. Names are
+    letters, digits and hyphens, and may have an ending behind a dot. A name without its ending can be
+    claimed: what is kept under it belongs to one run then, for as long as that lives.
+    """
+
+    @abstractmethod
+    def put(self, name: str, data: bytes) -> None:
+        """Keep bytes under a name, atomically; what it held is replaced. Raises OSError."""
+
+    @abstractmethod
+    def get(self, name: str) -> bytes | None:
+        """What is kept under a name; None for nothing. Raises OSError."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Nothing is done where nothing is kept. Raises OSError."""
+
+    @abstractmethod
+    def ages(self) -> dict[str, float]:
+        """By name, the seconds since it was put or claimed. Raises OSError."""
+
+    @abstractmethod
+    def claim(self, name: str) -> Claim | None:
+        """A claim on a name; None where another living run has it. Raises OSError.
+
+        A claim says nothing of what is kept under the name, which may be nothing.
+        """
+
+
 class Source(ABC):
     """A pinned, read-only view of one table, index or file, with its write-back where there is one.
 
@@ -252,6 +294,11 @@ class Source(ABC):
     def random_access(self) -> bool:
         """Whether `take` works."""
         return type(self).take is not Source.take
+
+    @property
+    def workspace(self) -> Workspace | None:
+        """A place beside the table for what runs on it must find again; None where there is none."""
+        return None
 
     @abstractmethod
     def count(self, where: str | None = None) -> int:
@@ -322,6 +369,10 @@ class Source(ABC):
         What a living run works with is not among it.
         """
         return []
+
+    def at(self, version: int) -> Source:
+        """The same table at another version. Raises InputError where that is gone."""
+        raise UnsupportedError(f"{self.describe()} has no versions.")
 
     def partitions(self) -> list[Partition]:
         """Parts that together cover each row exactly once; one part unless the store has more.

@@ -82,11 +82,11 @@ def other_prefix():
     return annotation(ones, schema=schema, token="c" * 24)
 
 
-def annotate_observed(folder, on_step, a=None, name="images", **options):
+def annotate_observed(folder, on_step, a=None, name="images", storage_options=None, **options):
     """Annotate as the source does, with an observer of the steps."""
     from spec_store_lancedb.annotate import annotate
 
-    dataset = lance.dataset(f"{folder}/{name}.lance")
+    dataset = lance.dataset(f"{folder}/{name}.lance", storage_options=storage_options)
     return annotate(dataset, a or annotation(), f"table {name!r}", on_step=on_step, **options)
 
 

@@ -30,27 +30,53 @@ class S3:
     def stop(self):
         self._server.stop()
 
-    def make_table(self, name, *parts):
-        """A database of that name with the table `images`; its URI."""
+    def forget_conditions(self):
+        """From now on, ignore the conditions of writes beside tables, as some stores do of all writes."""
+        inner = self._server._server.app
+
+        def application(environ, start_response):
+            if "/_spec_store/" in environ["PATH_INFO"]:
+                environ = {
+                    k: v for k, v in environ.items() if k not in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
+                }
+            return inner(environ, start_response)
+
+        self._server._server.app = application
+
+    def make_table(self, name, *parts, table="images"):
+        """A database of that name with a table; its URI."""
         uri = f"s3://{BUCKET}/{name}"
         for i, part in enumerate(parts or (rows(60), rows(40, 60))):
             mode = "append" if i else "create"
-            lance.write_dataset(part, f"{uri}/images.lance", mode=mode, storage_options=self.options)
+            lance.write_dataset(part, f"{uri}/{table}.lance", mode=mode, storage_options=self.options)
         return uri
 
-    def open(self, uri):
-        return get_connector("lancedb").open(uri, table="images", options=self.options)
+    def open(self, uri, table="images"):
+        return get_connector("lancedb").open(uri, table=table, options=self.options)
 
-    def dataset(self, uri):
-        return lance.dataset(f"{uri}/images.lance", storage_options=self.options)
+    def dataset(self, uri, table="images"):
+        return lance.dataset(f"{uri}/{table}.lance", storage_options=self.options)
 
-    def objects(self, uri):
-        """Names of the table's objects."""
+    def objects(self, uri, table="images"):
+        """Names of a table's objects."""
         prefix = uri.removeprefix(f"s3://{BUCKET}/")
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         names = [o["Key"] for page in pages for o in page.get("Contents", [])]
         assert all(n.startswith(("db-",)) for n in names), names
-        return {n.removeprefix(f"{prefix}/images.lance/") for n in names if n.startswith(f"{prefix}/")}
+        folder = f"{prefix}/{table}.lance/"
+        return {n.removeprefix(folder) for n in names if n.startswith(folder)}
+
+    def get_object(self, uri, name, table="images"):
+        """What an object of a table holds."""
+        return self.client.get_object(Bucket=BUCKET, Key=self._key(uri, name, table))["Body"].read()
+
+    def put_object(self, uri, name, data, table="images"):
+        """Replace an object of a table."""
+        self.client.put_object(Bucket=BUCKET, Key=self._key(uri, name, table), Body=data)
+
+    @staticmethod
+    def _key(uri, name, table):
+        return f"{uri.split('/', 3)[3]}/{table}.lance/{name}"
 
 
 @contextlib.contextmanager

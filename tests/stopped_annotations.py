@@ -1,8 +1,11 @@
 """Run as a process: one annotation per table named, each of which stops at the step that its name ends in.
 
-Says "stopped" once all have; then the process can be killed, and all die at once.
+Tables in an object store are reached by the options in the environment, as JSON. Says "stopped" once all
+have; then the process can be killed, and all die at once.
 """
 
+import json
+import os
 import sys
 import threading
 import time
@@ -32,7 +35,9 @@ def main(folder, *names):
                 time.sleep(1000)
 
         later = annotation(second, token="b" * 24, run=run_of.get(kind, ""))
-        annotate_observed(folder, on_step, later if kind in run_of else annotation(), name=name)
+        options = json.loads(os.environ.get("STORAGE_OPTIONS", "null"))
+        own = later if kind in run_of else annotation()
+        annotate_observed(folder, on_step, own, name=name, storage_options=options)
 
     for name in names:
         threading.Thread(target=run, args=(name,), daemon=True).start()

@@ -29,6 +29,7 @@ from .columns import (
 from .dataset import MAX_ATTEMPTS, held_version, is_conflict, latest, local_folder, pause, retried
 from .dry_run import dry_run_commit
 from .interrupts import deferred_interrupt
+from .lease import LeaseLostError
 from .ledger import Ledger, Staged, open_ledger
 from .recovery import mark_columns, remove_leftovers, settle
 from .staging import (
@@ -88,12 +89,21 @@ def annotate(
 
 
 def _abandon(run: _Run, error: BaseException) -> None:
-    """Undo what a failed run did; what can't be undone now is kept in its ledger for the next command."""
+    """Undo what a failed run did; what can't be undone now is kept in its ledger for the next command.
+
+    What another run has taken over is that run's to finish or undo.
+    """
     reason = explained(error, run.name) or error
     undone = False
     try:
         with deferred_interrupt():
+            run.ledger.check()
             undone = run.undo()
+    except LeaseLostError:
+        undone = True
+        if isinstance(error, LeaseLostError):
+            return
+        raise
     except Exception as failure:
         raise RetryError(
             f"{reason} Nor could what was staged be removed ({type(failure).__name__}): the next run or undo"
@@ -196,10 +206,11 @@ class _Run:
                 self._delete(staged.path)
         wanted = self._unsettled(current) & fragments.keys()
         missing = [fragments[i] for i in sorted(wanted - self.ledger.state.staged.keys())]
+        paths = {f.fragment_id: column_file_name(current, f, self.annotation) for f in missing}
+        self.ledger.begin(*paths.values())
         for fragment in missing:
-            path = column_file_name(current, fragment, self.annotation)
-            self.ledger.begin(path)
-            self.ledger.add(stage(current, fragment, self.annotation, path))
+            self.ledger.add(stage(current, fragment, self.annotation, paths[fragment.fragment_id]))
+        self.ledger.check()  # before anybody learns that all is staged, the ledger says so
         return bool(missing)
 
     def _fits(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
@@ -228,6 +239,7 @@ class _Run:
 
     def _commit(self, current: lance.LanceDataset, attempt: int) -> Published | None:
         """Columns, then values; None where the columns' commit brought in rows that are not staged yet."""
+        self.ledger.check()
         ready = self._with_columns(current)
         self._on_step(Step.COLUMNS_ADDED)
         staged = self.ledger.state.staged
@@ -237,6 +249,7 @@ class _Run:
         ):
             return None
         self._refuse_overtaking(ready)
+        self.ledger.check()
         new = self._replace(ready) if fragments else ready
         self._on_step(Step.COMMITTED)
         names = self.annotation.schema.names
@@ -296,6 +309,8 @@ class _Run:
         return Published(new.version, names, rows, attempts, tuple(self._notes(new)), computed.version)
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
+        if self.ledger.note:
+            yield self.ledger.note
         ids = set(field_ids(new, self.annotation.schema.names))
         late = [f for f in new.get_fragments() if not ids & {i for d in f.metadata.files for i in d.fields}]
         if late:

@@ -3,13 +3,14 @@
 A fragment whose data files of these columns are the same in both versions holds the same rows, but for those
 that were deleted or restored: their places tell. Rows of other fragments came, went, changed, or were only
 moved by a compaction. With stable row ids the version at which a row was last updated tells which: equal row
-ids with equal versions are equal rows. Without them, all rows of such fragments count as removed and added,
-which is right for sums, though it takes longer.
+ids with equal versions are equal rows. A transaction that adds a file to fragments, as this package's own do,
+makes it the last update of all their rows; so versions are compared up to it, and again from it on. Without
+stable row ids, all rows of such fragments count as removed and added: right for sums, though it takes longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +31,8 @@ _UPDATED = "_row_last_updated_at_version"
 _KEEP_FILES = frozenset(
     {"Append", "Delete", "CreateIndex", "Rewrite", "Project", "UpdateConfig", "UpdateMap"}
 )
+# And those that make themselves the last update of all rows to which they add a file.
+_MARK_ROWS = frozenset({"DataReplacement", "Merge"})
 _MOST_VERSIONS = 1000
 
 
@@ -78,36 +81,58 @@ class Changes:
                 added[i] = np.setdiff1d(now, was, assume_unique=True)
         left = {i: f for i, f in self._before.items() if i not in self._same}
         right = {i: f for i, f in self._now.items() if i not in self._same}
-        if left and right and self.traceable:
+        if left and right and (unchanged := self.unchanged(left.values(), right.values())) is not None:
             before, after = self._read(self.old, left.values()), self._read(self.new, right.values())
-            removed |= dict(before.by_fragment(~before.among(after)))
-            added |= dict(after.by_fragment(~after.among(before)))
+            removed |= dict(before.by_fragment(~np.isin(before.ids, unchanged)))
+            added |= dict(after.by_fragment(~np.isin(after.ids, unchanged)))
         else:
             removed |= dict.fromkeys(sorted(left))
             added |= dict.fromkeys(sorted(right))
         return _nonempty(removed), _nonempty(added)
 
-    @cached_property
-    def traceable(self) -> bool:
-        """Whether a row's id and the version of its last update tell that its values are the same.
+    def unchanged(
+        self, before: Iterable[lance.LanceFragment], after: Iterable[lance.LanceFragment]
+    ) -> NDArray[np.uint64] | None:
+        """Ids of rows of some fragments of both versions whose values stayed; None where nothing tells.
 
         Only with stable row ids, and where every version in between is held: a transaction that replaces a
-        data file in place, as a DataReplacement does, changes values without a trace in the row's version.
+        data file in place changes values, and the row's version says no more than that.
         """
+        marking = self._marking_versions
+        if marking is None:
+            return None
+        starts = [self.old, *(self.new.checkout_version(v) for v in marking)]
+        ends = [*(self.new.checkout_version(v - 1) for v in marking), self.new]
+        ids: NDArray[np.uint64] | None = None
+        for start, end in zip(starts, ends, strict=True):
+            was = _Rows.read(start, before if start is self.old else start.get_fragments(), None)
+            now = _Rows.read(end, after if end is self.new else end.get_fragments(), None)
+            stayed = now.ids[now.among(was)]
+            ids = stayed if ids is None else np.intersect1d(ids, stayed)
+        return ids
+
+    @cached_property
+    def _marking_versions(self) -> list[int] | None:
+        """Versions that count as the last update of rows whose values they left; None where nothing tells."""
         if not (self.old.has_stable_row_ids and self.new.has_stable_row_ids):
-            return False
-        low, high = sorted((self.old.version, self.new.version))
-        if high - low > _MOST_VERSIONS:
-            return False
+            return None
+        later = range(self.old.version + 1, self.new.version + 1)
+        if len(later) > _MOST_VERSIONS:
+            return None
+        found = []
         try:
-            return all(self._keeps_files(version) for version in range(low + 1, high + 1))
+            for version in later:
+                kind = type(self.new.read_transaction(version).operation).__name__
+                if kind not in _KEEP_FILES and not self._keeps_files(version):
+                    return None
+                if kind in _MARK_ROWS:
+                    found.append(version)
         except (OSError, ValueError):  # a version that was cleaned up
-            return False
+            return None
+        return found
 
     def _keeps_files(self, version: int) -> bool:
         """Whether fragments of the version before kept their data files of the columns that count."""
-        if type(self.new.read_transaction(version).operation).__name__ in _KEEP_FILES:
-            return True
         before, after = self.new.checkout_version(version - 1), self.new.checkout_version(version)
         known = {f.fragment_id: f for f in before.get_fragments()}
         return all(
@@ -121,7 +146,7 @@ class Changes:
         return fragment.num_deletions, str(fragment.metadata.deletion_file)
 
     def _read(self, dataset: lance.LanceDataset, fragments: Iterable[lance.LanceFragment]) -> _Rows:
-        return _Rows.read(dataset, list(fragments), self._inputs.where)
+        return _Rows.read(dataset, fragments, self._inputs.where)
 
 
 def _nonempty(rows: Mapping[int, NDArray[np.uint64] | None]) -> Selection:
@@ -138,8 +163,9 @@ class _Rows:
 
     @classmethod
     def read(
-        cls, dataset: lance.LanceDataset, fragments: Sequence[lance.LanceFragment], where: str | None
+        cls, dataset: lance.LanceDataset, fragments: Iterable[lance.LanceFragment], where: str | None
     ) -> _Rows:
+        fragments = list(fragments)
         if not fragments:
             return cls(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint64))
         columns = [_UPDATED] if dataset.has_stable_row_ids else []
@@ -247,13 +273,13 @@ class _Fragments:
         """The rows of rewritten fragments, and which of them are as they were; None where nothing tells."""
         if old is None or not self.rewritten:
             return None
-        changes = Changes(old, self.dataset, self.inputs)
-        if not changes.traceable:
-            return None
         settled = {f.fragment_id for f in self.settled}
         before = [f for f in old.get_fragments() if f.fragment_id not in settled]
+        unchanged = Changes(old, self.dataset, self.inputs).unchanged(before, self.rewritten)
+        if unchanged is None:
+            return None
         now = _Rows.read(self.dataset, self.rewritten, None)
-        return now, now.among(_Rows.read(old, before, None))
+        return now, np.isin(now.ids, unchanged)
 
 
 def _count(fragment: lance.LanceFragment, where: str | None) -> int:

@@ -45,15 +45,8 @@ class LanceDBConnector(Connector):
         A table in a child namespace goes by the name that LanceDB shows for it: ``namespace$table``.
         """
         dataset = open_dataset(uri, table, options)
-        if version is not None:
-            known = {v["version"] for v in dataset.versions()}
-            if version not in known:
-                raise InputError(
-                    f"Table {table!r} has no version {version}; it holds {min(known)} to {max(known)}."
-                )
-            dataset = dataset.checkout_version(version)
         source = LanceSource.of(dataset, table, Location(uri, self.name, dict(options or {})))
-        return source if version is not None else source.repaired()
+        return source.repaired() if version is None else source.at(version)
 
     def recognizes(self, data: Any) -> bool:
         """Tables and data sets of lancedb and lance, and connections to databases."""

@@ -13,7 +13,8 @@ from spec_store.errors import SpecStoreError
 
 from .columns import add_result_columns, has_result_columns
 from .dataset import local_folder
-from .ledger import FOLDER, Ledger, Staged
+from .ledger import Ledger, Staged
+from .objects import FOLDER
 from .staging import replacement
 
 __all__ = ["dry_run_commit", "remove_dry_run"]

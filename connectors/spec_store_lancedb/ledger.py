@@ -1,9 +1,11 @@
 """What a run has staged and how far its publishing went, kept beside the table: a kill is recoverable.
 
-A ledger is a file of JSON lines in the table's folder `_spec_store`, named by the columns it stages and
-locked while its run lives. One whose lock can be had belongs to a run that is dead. An object store has no
-locks: there a ledger is an object that exists only while its run publishes, which takes seconds, and its run
-counts as dead when it is ten minutes old. What that costs if it was alive all the same is a commit conflict.
+A ledger is JSON lines in the table's folder `_spec_store`, named by the columns that it stages. In a local
+table it is a file, locked while its run lives; in an object store an object that its run has leased, see
+`lease`. One that can be had belongs to a run that is dead.
+
+A store without conditional writes keeps no two runs apart: there each run has a ledger of its own, and two
+that write the same columns may both begin. What that costs is a commit conflict.
 """
 
 from __future__ import annotations
@@ -13,13 +15,12 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import lance
@@ -27,13 +28,17 @@ import lance
 from spec_store.errors import RetryError
 
 from .dataset import local_folder
+from .lease import Lease, content_of, is_dead, owner_of, take
+from .objects import FOLDER, Held, Objects, objects_of
 
-__all__ = ["FOLDER", "Ledger", "Staged", "dead_ledgers", "open_ledger"]
+__all__ = ["Ledger", "Staged", "State", "dead_ledgers", "dead_states", "open_ledger"]
 
-FOLDER = "_spec_store"
 _SUFFIX = ".jsonl"
-_DEAD_AFTER_SECONDS = 600.0
 _LOCK_ATTEMPTS = 5
+_PUBLISHING = '"publishing": '
+# An object is replaced as a whole, so changes that a dead run's successor can do without wait for others.
+_SECONDS_BETWEEN_WRITES = 1.0
+_WRITE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,17 @@ class State:
 
 
 class Ledger(ABC):
-    """The ledger of one run, written a line at a time. `name` is that of its file, without the suffix."""
+    """The ledger of one run, written a line at a time.
+
+    Attributes
+    ----------
+    name
+        That of its file, without the suffix.
+    note
+        What a person should know of how runs are kept apart here; empty where they are.
+    """
+
+    note: str = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -135,17 +150,17 @@ class Ledger(ABC):
         """Say whose ledger this is; `marks` are the field metadata by result column."""
         self._record({"token": token, "marks": {n: dict(own) for n, own in marks.items()}})
 
-    def begin(self, path: str) -> None:
-        """A column file of this name may exist from now on."""
-        self._record({"begun": path})
+    def begin(self, *paths: str) -> None:
+        """Column files of these names may exist from now on."""
+        self._record(*({"begun": path} for path in paths))
 
     def add(self, staged: Staged) -> None:
         """A column file is complete and closed."""
-        self._record({"staged": asdict(staged)})
+        self._record({"staged": asdict(staged)}, may_wait=True)
 
     def removed(self, path: str) -> None:
         """A column file was deleted."""
-        self._record({"removed": path})
+        self._record({"removed": path}, may_wait=True)
 
     def publish(self, version: int, before: Mapping[str, str | None]) -> None:
         """Publishing begins upon a version in which the columns name the runs `before`."""
@@ -159,18 +174,24 @@ class Ledger(ABC):
         """Publishing has ended; where it has `landed`, the column files are part of the table."""
         self._record({"landed": landed})
 
-    def _record(self, change: dict[str, Any]) -> None:
-        line = json.dumps(change)
-        self.state.apply(json.loads(line))
-        self._append(line + "\n")
+    def _record(self, *changes: dict[str, Any], may_wait: bool = False) -> None:
+        lines = [json.dumps(change) for change in changes]
+        for line in lines:
+            self.state.apply(json.loads(line))
+        self._append("".join(line + "\n" for line in lines), may_wait=may_wait)
 
     def _read(self, content: str) -> None:
         """Take over what a dead run left."""
         for line in content.splitlines():
             self.state.apply(json.loads(line))
 
+    def check(self) -> None:
+        """Raise LeaseLostError where another run has taken over from this one."""
+        return
+
     @abstractmethod
-    def _append(self, line: str) -> None: ...
+    def _append(self, lines: str, *, may_wait: bool) -> None:
+        """Keep lines for good; those that may wait are lost by a kill at worst."""
 
     @abstractmethod
     def close(self, *, remove: bool) -> None:
@@ -189,9 +210,9 @@ class _LocalLedger(Ledger):
         os.ftruncate(fd, len(complete))
         self._read(complete.decode())
 
-    def _append(self, line: str) -> None:
+    def _append(self, lines: str, *, may_wait: bool) -> None:
         end = os.lseek(self._fd, 0, os.SEEK_END)
-        data = line.encode()
+        data = lines.encode()
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -209,67 +230,79 @@ class _LocalLedger(Ledger):
 
 
 class _RemoteLedger(Ledger):
-    """An object that is there while its run publishes, and replaced at each change."""
+    """A leased object."""
 
-    def __init__(self, dataset: lance.LanceDataset, name: str) -> None:
-        super().__init__(name)
-        self._session = dataset.new_file_session()
-        self._lines = ""
-        self._stored = False
+    def __init__(self, lease: Lease, note: str = "") -> None:
+        super().__init__(PurePosixPath(lease.name).stem)
+        self.note = note
+        self._lease = lease
+        self._written, self._cost = 0.0, 0.0
+        self._read(lease.content.decode())
 
-    @classmethod
-    def load(cls, dataset: lance.LanceDataset, name: str) -> Ledger:
-        ledger = cls(dataset, name)
-        with tempfile.TemporaryDirectory() as folder:
-            ledger._session.download_file(f"{FOLDER}/{name}{_SUFFIX}", f"{folder}/ledger")
-            ledger._lines = Path(folder, "ledger").read_text()
-        ledger._stored = True
-        ledger._read(ledger._lines)
-        return ledger
+    def _append(self, lines: str, *, may_wait: bool) -> None:
+        self._lease.content += lines.encode()
+        began = time.monotonic()
+        if may_wait and began - self._written < max(_SECONDS_BETWEEN_WRITES, self._cost / _WRITE_SHARE):
+            return  # the next write, or the lease's next renewal, takes them along
+        self._lease.check()
+        self._written = time.monotonic()
+        self._cost = self._written - began
 
-    def _append(self, line: str) -> None:
-        self._lines += line
-        if self.state.publishing is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                Path(folder, "ledger").write_text(self._lines)
-                self._session.upload_file(f"{folder}/ledger", f"{FOLDER}/{self.name}{_SUFFIX}")
-            self._stored = True
-        else:
-            self._delete()
-
-    def _delete(self) -> None:
-        if self._stored:
-            self._session.delete_file(f"{FOLDER}/{self.name}{_SUFFIX}")
-            self._stored = False
+    def check(self) -> None:
+        self._lease.check()
 
     def close(self, *, remove: bool) -> None:
-        if remove:
-            self._delete()
+        self._lease.release(remove=remove)
 
 
 def open_ledger(dataset: lance.LanceDataset, columns: Sequence[str]) -> Ledger:
-    """The ledger of these columns, locked, with what a dead run left in it.
+    """The ledger of these columns, ours alone, with what a dead run left in it.
 
     Raises RetryError where another living run is writing these columns.
     """
     name = hashlib.blake2b("\n".join(sorted(columns)).encode(), digest_size=8).hexdigest()
     folder = local_folder(dataset)
     if folder is None:
-        return _RemoteLedger(dataset, f"{name}-{uuid.uuid4().hex[:8]}")
+        return _open_remotely(objects_of(dataset), name, columns)
     path = folder / FOLDER / f"{name}{_SUFFIX}"
     for _ in range(_LOCK_ATTEMPTS):  # another command may be looking for what dead runs left
         path.parent.mkdir(exist_ok=True)
         if ledger := _locked(path, create=True):
             return ledger
         time.sleep(0.05)
-    raise RetryError(
-        f"Another spec-store run is writing {', '.join(columns)}. Wait for it to end, or give another"
+    raise _occupied(columns, "")
+
+
+def _open_remotely(objects: Objects, name: str, columns: Sequence[str]) -> Ledger:
+    ages = objects.ages()
+    for other in (n for n in ages if n.startswith(name) and n.endswith(_SUFFIX)):
+        held = objects.get(other)
+        if held is not None and not is_dead(held):
+            owner = owner_of(held)
+            raise _occupied(columns, f" (process {owner['pid']} of {owner['host']})")
+    if not objects.unconditional:
+        lease = take(objects, f"{name}{_SUFFIX}", create=True)
+        if lease is None:
+            raise _occupied(columns, "")
+        return _RemoteLedger(lease)
+    lease = take(objects, f"{name}-{uuid.uuid4().hex[:8]}{_SUFFIX}", create=True)
+    assert lease is not None
+    return _RemoteLedger(
+        lease,
+        "the table's store can't keep two runs apart that write the same columns at once:"
+        f" {objects.unconditional}. Start only one at a time.",
+    )
+
+
+def _occupied(columns: Sequence[str], owner: str) -> RetryError:
+    return RetryError(
+        f"Another spec-store run{owner} is writing {', '.join(columns)}. Wait for it to end, or give another"
         " --prefix."
     )
 
 
 def dead_ledgers(dataset: lance.LanceDataset, *, publishing: bool = False) -> Iterator[Ledger]:
-    """Locked ledgers of runs that were killed; the caller closes each.
+    """Ledgers of runs that were killed, ours until the caller closes them.
 
     Parameters
     ----------
@@ -278,7 +311,11 @@ def dead_ledgers(dataset: lance.LanceDataset, *, publishing: bool = False) -> It
     """
     folder = local_folder(dataset)
     if folder is None:
-        yield from _dead_remotely(dataset)
+        objects = objects_of(dataset)
+        for name, held in _dead_objects(objects):
+            begun = _PUBLISHING in held.data.decode()
+            if (begun or not publishing) and (lease := take(objects, name, create=False)):
+                yield _RemoteLedger(lease)
         return
     for path in sorted((folder / FOLDER).glob(f"*{_SUFFIX}")):
         if publishing and not _has_begun_publishing(path):
@@ -287,19 +324,29 @@ def dead_ledgers(dataset: lance.LanceDataset, *, publishing: bool = False) -> It
             yield ledger
 
 
-def _dead_remotely(dataset: lance.LanceDataset) -> Iterator[Ledger]:
-    session = dataset.new_file_session()
-    for name in session.list(FOLDER):
-        if not name.endswith(_SUFFIX):
-            continue
-        try:
-            ledger = _RemoteLedger.load(dataset, Path(name).stem)
-        except OSError:
-            if session.contains(name):
-                raise
-            continue  # its run ended just now
-        if time.time() - ledger.state.at > _DEAD_AFTER_SECONDS:
-            yield ledger
+def dead_states(dataset: lance.LanceDataset) -> dict[str, State]:
+    """What runs that were killed have left, by the names of their ledgers, which are only looked at."""
+    if local_folder(dataset) is None:
+        return {name: _state(content_of(held)) for name, held in _dead_objects(objects_of(dataset))}
+    found = {}
+    for ledger in dead_ledgers(dataset):
+        found[f"{ledger.name}{_SUFFIX}"] = ledger.state
+        ledger.close(remove=False)
+    return found
+
+
+def _state(content: bytes) -> State:
+    state = State()
+    for line in content.splitlines():
+        state.apply(json.loads(line))
+    return state
+
+
+def _dead_objects(objects: Objects) -> Iterator[tuple[str, Held]]:
+    for name in sorted(objects.ages()):
+        held = objects.get(name) if name.endswith(_SUFFIX) and "/" not in name else None
+        if held is not None and is_dead(held):
+            yield name, held
 
 
 def _has_begun_publishing(path: Path) -> bool:
@@ -307,7 +354,7 @@ def _has_begun_publishing(path: Path) -> bool:
         content = path.read_text()
     except FileNotFoundError:  # its run ended just now
         return False
-    return '"publishing": ' in content
+    return _PUBLISHING in content
 
 
 def _locked(path: Path, *, create: bool) -> Ledger | None:

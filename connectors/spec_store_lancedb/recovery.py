@@ -10,9 +10,10 @@ import lance
 from spec_store.errors import RetryError
 
 from .columns import MARKER, column_run
-from .dataset import latest, local_folder, retried
+from .dataset import latest, retried
 from .dry_run import remove_dry_run
-from .ledger import FOLDER, Ledger, State, dead_ledgers
+from .ledger import Ledger, State, dead_ledgers, dead_states
+from .objects import FOLDER
 from .staging import delete_staged
 
 __all__ = ["leftovers", "mark_columns", "remove_leftovers", "repair", "settle"]
@@ -47,25 +48,29 @@ def repair(dataset: lance.LanceDataset, name: str) -> list[str]:
 def leftovers(dataset: lance.LanceDataset) -> list[str]:
     """Names of the files of runs that were killed: ledgers, and column files that belong to no version."""
     found = []
-    for ledger in dead_ledgers(dataset):
-        found += [f"{FOLDER}/{ledger.name}", *(f"data/{path}" for path in sorted(ledger.state.files))]
-        ledger.close(remove=False)
+    for name, state in dead_states(dataset).items():
+        found += [f"{FOLDER}/{name}", *(f"data/{path}" for path in sorted(state.files))]
     return found
 
 
-def remove_leftovers(dataset: lance.LanceDataset, name: str) -> None:
+def remove_leftovers(dataset: lance.LanceDataset, name: str) -> list[str]:
     """Delete everything that killed runs left: what they began to publish, column files, ledgers.
 
-    Staged objects of an object store are left to Lance's own cleanup, which removes what nothing has referred
-    to for seven days: nothing else tells a dead run's from a living one's.
+    Nothing of a living run is touched.
+
+    Returns
+    -------
+    As `repair`.
     """
+    messages = []
     for ledger in dead_ledgers(dataset):
         try:
-            settle(dataset, ledger, name, final=local_folder(dataset) is not None)
+            messages += settle(dataset, ledger, name, final=True)
         except BaseException:
             ledger.close(remove=False)
             raise
         ledger.close(remove=True)
+    return messages
 
 
 def settle(dataset: lance.LanceDataset, ledger: Ledger, name: str, *, final: bool = False) -> list[str]:

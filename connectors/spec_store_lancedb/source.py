@@ -22,6 +22,7 @@ from spec_store.connector import (
     Partition,
     Published,
     Source,
+    Workspace,
     find_field,
 )
 from spec_store.errors import (
@@ -44,6 +45,7 @@ from .recovery import leftovers, remove_leftovers, repair
 from .selection import SelectedRows
 from .staging import Inputs
 from .storage_errors import storage_errors
+from .workspace import unclaimed, workspace_of
 
 __all__ = ["LanceSource"]
 
@@ -177,12 +179,27 @@ class LanceSource(Source):
             return freshness(old, self._dataset, Inputs(tuple(reads), where, tuple(results)), None)
 
     def leftovers(self, *, remove: bool = False) -> list[str]:
-        """Column files, ledgers and clones of killed runs."""
+        """Column files, ledgers and clones of killed runs, and what they kept to be continued from."""
         with storage_errors(self.describe()):
-            found = leftovers(self._dataset)
+            found = leftovers(self._dataset) + unclaimed(self._dataset, remove=remove)
             if remove:
                 remove_leftovers(self._dataset, self.describe())
         return found
+
+    def at(self, version: int) -> LanceSource:
+        """The table at another version. Raises InputError, with the versions that there are."""
+        known = {v["version"] for v in self._dataset.versions()}
+        if version not in known:
+            raise InputError(
+                f"{sentence(self.describe())} has no version {version}; it holds {min(known)} to"
+                f" {max(known)}."
+            )
+        return LanceSource(self._dataset.checkout_version(version), self.location, self.table)
+
+    @property
+    def workspace(self) -> Workspace | None:
+        """A folder in the table's, or objects under that name."""
+        return workspace_of(self._dataset)
 
     def partitions(self) -> list[Partition]:
         """Ranges of at most 65,536 rows of each fragment; their id is ``fragment:start:stop``."""

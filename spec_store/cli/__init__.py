@@ -6,7 +6,16 @@
 import sys
 
 try:
-    from . import align, clusters, compare, export, gate, report, tables  # noqa: F401  # each adds its commands
+    from . import (  # noqa: F401  # each adds its commands
+        align,
+        clusters,
+        compare,
+        export,
+        gate,
+        report,
+        tables,
+        update,
+    )
     from .group import main
 except KeyboardInterrupt:  # Ctrl-C at once: these imports are most of the first tenth of a second
     sys.stderr.write("Interrupted. Nothing was begun.\n")

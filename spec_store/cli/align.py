@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -341,29 +340,3 @@ def _print_clusters(run: Alignment) -> None:
     lost = ", ".join(str(c.cluster) for c in own if c.lost)
     if lost:
         echo(f"Not recoverable from {a} by this map, though {b} groups them: cluster {lost}.")
-
-
-@main.command()
-@table_option
-@location_options
-@json_option
-def update(table: str, db: Location, as_json: bool) -> None:
-    """Fill aligned columns for rows added later, with the recorded maps; nothing is fitted.
-
-    \b
-    spec-store update --table images
-    """
-    from ..workflows.update import update as bring_up_to_date
-
-    with shown_progress() as progress:
-        found = bring_up_to_date(table, db=db, progress=progress)
-    print_warnings([w for u in found for w in u.warnings])
-    if as_json:
-        echo_json([dataclasses.asdict(u) for u in found])
-        return
-    header = ["column", "from", "run", "rows", "filled", "still null"]
-    body = [
-        [*(u.column, u.source, u.run_id), *(f"{n:,}" for n in (u.n_rows, u.n_filled, u.n_missing))]
-        for u in found
-    ]
-    echo_table(header, body, right=(3, 4, 5))

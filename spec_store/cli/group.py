@@ -28,6 +28,7 @@ _ORDER = [
     "align",
     "gate",
     "update",
+    "status",
     "runs",
     "undo",
     "connectors",

@@ -46,6 +46,8 @@ class RunRecord:
         The result columns, once they are in the store.
     source_version, written_version
         The table's versions that were read, and that hold the results first; None where it has none.
+    scored_version
+        A version at which every row had the results of its values, see `Published.computed_version`.
     n_rows, n_skipped
         Rows compared or aligned, and rows skipped because a vector was null, not finite, or zero.
     options
@@ -68,6 +70,7 @@ class RunRecord:
     written: tuple[str, ...] = ()
     source_version: int | None
     written_version: int | None = None
+    scored_version: int | None = None
     n_rows: int
     n_skipped: int
     options: Mapping[str, Any]
@@ -124,6 +127,7 @@ def _shared(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: row[name] for name in (*names, "n_rows", "n_skipped", "spec_store_version")},
         "columns": tuple(row["columns"]),
+        "scored_version": details.get("scored_version"),
         "written": tuple(row["written"] or ()),
         "options": json.loads(row["options"]),
         "seconds": json.loads(row["seconds"]),
@@ -146,6 +150,8 @@ _LATER_FIELDS = (
     "next_number",
     "changes",
     "skipped_columns",
+    "state_version",
+    "updates",
     "fit",
 )
 
@@ -194,6 +200,10 @@ class ComparisonRecord(RunRecord):
         None where it held none.
     skipped_columns
         Columns that could not be described, and why.
+    state_version
+        The version whose rows the state sums up now; None for `source_version`.
+    updates
+        What `update` did to state and results since, oldest first, see `spec_store.UpdatedClusters`.
     fit
         Of a run with `fit_rows`: ``n_rows`` that the figures are of, ``n_scored`` that are scored, and
         ``standard_errors`` of ``spec_diff``, ``spec_diff_centered``, ``cka`` and, by column, ``eigenvalues``,
@@ -224,6 +234,8 @@ class ComparisonRecord(RunRecord):
     next_number: int = 1
     changes: Changes | None = None
     skipped_columns: Mapping[str, str] = field(default_factory=dict)
+    state_version: int | None = None
+    updates: tuple[Mapping[str, Any], ...] = ()
     fit: Mapping[str, Any] | None = None
 
     @property
@@ -257,6 +269,9 @@ class ComparisonRecord(RunRecord):
             "next_number": self.next_number,
             "changes": json_values(self.changes),
             "skipped_columns": json_values(self.skipped_columns),
+            "state_version": self.state_version,
+            "scored_version": self.scored_version,
+            "updates": json_values(self.updates),
             "seconds": json_values(self.seconds),
             "written": list(self.written),
             "warnings": list(self.warnings),
@@ -322,6 +337,8 @@ class ModelsRecord(RunRecord):
         Of the pairs whose clusters were asked for: ``columns``, ``prefix``, and the ``run_id`` of its record.
     references
         The columns as they were asked for, with the stores of those of other ones.
+    state_version
+        As of a comparison.
     fit
         As of a comparison; standard errors are with the pairs that were asked for.
     """
@@ -333,6 +350,7 @@ class ModelsRecord(RunRecord):
     matrix: tuple[Mapping[str, Any], ...]
     pairs: tuple[Mapping[str, Any], ...] = ()
     references: tuple[str, ...] = ()
+    state_version: int | None = None
     fit: Mapping[str, Any] | None = None
 
     @property
@@ -342,17 +360,8 @@ class ModelsRecord(RunRecord):
 
     def to_json(self) -> dict[str, Any]:
         kernel = self.options["kernel"]
-        own = (
-            "fit",
-            "bandwidth",
-            "coverage",
-            "matrix",
-            "pairs",
-            "references",
-            "seconds",
-            "written",
-            "warnings",
-        )
+        own = ("fit", "bandwidth", "coverage", "matrix", "pairs", "references", "state_version")
+        stages = ("seconds", "written", "warnings")
         return {
             "run_id": self.run_id,
             "table": self.table,
@@ -361,7 +370,7 @@ class ModelsRecord(RunRecord):
             "n_skipped": self.n_skipped,
             "kernel": kernel,
             "features": self.options["features"] if kernel == "gaussian" else "exact",
-            **{name: json_values(getattr(self, name)) for name in own},
+            **{name: json_values(getattr(self, name)) for name in (*own, *stages)},
         }
 
     def to_row(self) -> dict[str, Any]:
@@ -382,6 +391,7 @@ class ModelsRecord(RunRecord):
             matrix=tuple(details["matrix"]),
             pairs=tuple(details["pairs"]),
             references=tuple(details["references"]),
+            state_version=details.get("state_version"),
             fit=details.get("fit"),
         )
 
@@ -431,6 +441,7 @@ class AlignmentRecord(RunRecord):
             "seconds": json_values(self.seconds),
             "written": list(self.written),
             "index_recall": self.index_recall,
+            "scored_version": self.scored_version,
             "warnings": list(self.warnings),
         }
 

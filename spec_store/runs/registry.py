@@ -6,11 +6,13 @@ their run in their field metadata, so a process that dies in between loses nothi
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 
@@ -34,8 +36,13 @@ RUNS_TABLE = "spec_store_runs"
 CLUSTERS_TABLE = "spec_store_clusters"
 ARTIFACTS_TABLE = "spec_store_artifacts"
 
-LARGEST_STATE = 256 << 20
-"""Bytes of a state that is stored with its run: a registry is to be read like any table."""
+LARGEST_STATE = 64 << 20
+"""Bytes of a state in the table of runs, which is to be read like any table; a larger one is an artifact."""
+
+_PIECE = 64 << 20
+# What an artifact in pieces holds begins so; its own bytes never do, as no file format does.
+_IN_PIECES = b"spec-store pieces "
+_STATE = "state"
 
 _RUNS = pa.schema(
     [
@@ -158,8 +165,10 @@ class Registry:
         Parameters
         ----------
         state
-            What it keeps, see `state`: of at most `LARGEST_STATE`.
+            What it keeps, see `state`.
         """
+        if _is_large(state):
+            self.put_artifact(run.run_id, _STATE, state)
         self._put(replace(run, finished=False), state)
 
     def finish(self, run: RunRecord, state: bytes | None) -> None:
@@ -168,8 +177,14 @@ class Registry:
             self._append(CLUSTERS_TABLE, cluster_table(run))
         self._put(replace(run, finished=True), state)
 
+    def renew(self, run: RunRecord, state: bytes | None) -> None:
+        """Record what an update made of a finished run: its figures, its clusters, and its state."""
+        if _is_large(state):
+            self.put_artifact(run.run_id, _STATE, state)
+        self.finish(run, state)
+
     def _put(self, run: RunRecord, state: bytes | None) -> None:
-        row = {**run.to_row(), "state": state}
+        row = {**run.to_row(), "state": None if _is_large(state) else state}
         self._append(RUNS_TABLE, pa.Table.from_pylist([row], schema=_RUNS), key="run_id")
 
     def _append(self, table: str, rows: pa.Table, *, key: str | None = None) -> None:
@@ -222,25 +237,51 @@ class Registry:
         )
 
     def state(self, run_id: str) -> bytes | None:
-        """What a run kept: an alignment's map, a comparison's state; None where that was too large.
+        """What a run kept: an alignment's map, a comparison's state; None where it is lost.
 
         Nothing of any other run is read.
         """
-        return next((row["state"] for row in self._read(RUNS_TABLE, ["state"], run_ids=[run_id])), None)
+        held = next((row["state"] for row in self._read(RUNS_TABLE, ["state"], run_ids=[run_id])), None)
+        return self.artifact(run_id, _STATE) if held is None else bytes(held)
 
     def put_artifact(self, run_id: str, name: str, data: bytes) -> None:
         """Keep what later questions to a run need; of several of one name the last one counts.
 
         What is kept can be computed again from the table: the table of artifacts may be deleted at any time.
+        What is large is cut into several rows, under names that begin with the run's id. A writer that dies
+        between them leaves the earlier content as it was: two sets of rows take turns.
         """
-        row = {"run_id": run_id, "name": name, "created_at": datetime.now(timezone.utc), "data": data}
-        self._append(ARTIFACTS_TABLE, pa.Table.from_pylist([row], schema=_ARTIFACTS))
+        if len(data) > _PIECE:
+            data = self._put_pieces(run_id, name, data)
+        self._append(ARTIFACTS_TABLE, _artifact(run_id, name, data))
+
+    def _put_pieces(self, run_id: str, name: str, data: bytes) -> bytes:
+        """Store the content, and return what stands for it."""
+        before = self._artifact_row(run_id, name) or b""
+        turn = "b" if before.startswith(_IN_PIECES) and _pieces(before)["turn"] == "a" else "a"
+        starts = range(0, len(data), _PIECE)
+        for i, start in enumerate(starts):
+            piece = _artifact(run_id, _piece(run_id, name, turn, i), data[start : start + _PIECE])
+            self._append(ARTIFACTS_TABLE, piece, key="name")
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return _IN_PIECES + json.dumps({"turn": turn, "n": len(starts), "digest": digest}).encode()
 
     def artifact(self, run_id: str, name: str) -> bytes | None:
         """What was kept under a name with a run; None for nothing. Nothing of any other run is read."""
+        data = self._artifact_row(run_id, name)
+        if data is None or not data.startswith(_IN_PIECES):
+            return data
+        about = _pieces(data)
+        pieces = (
+            self._artifact_row(run_id, _piece(run_id, name, about["turn"], i)) for i in range(about["n"])
+        )
+        whole = b"".join(piece or b"" for piece in pieces)
+        return whole if hashlib.blake2b(whole, digest_size=16).hexdigest() == about["digest"] else None
+
+    def _artifact_row(self, run_id: str, name: str) -> bytes | None:
         wanted = {"run_id": run_id, "name": name}
         rows = self._read(ARTIFACTS_TABLE, ["name", "data"], equal=wanted)
-        return rows[-1]["data"] if rows else None
+        return bytes(rows[-1]["data"]) if rows else None
 
     @cached_property
     def _connector(self) -> Any:
@@ -288,6 +329,24 @@ class Registry:
             rows += batch.select(held).to_pylist()
         absent = dict.fromkeys(c for c in columns if c not in held)
         return [{**row, **absent} for row in rows if all(row[n] in values for n, values in wanted.items())]
+
+
+def _is_large(state: bytes | None) -> TypeGuard[bytes]:
+    return state is not None and len(state) > LARGEST_STATE
+
+
+def _artifact(run_id: str, name: str, data: bytes) -> pa.Table:
+    row = {"run_id": run_id, "name": name, "created_at": datetime.now(timezone.utc), "data": data}
+    return pa.Table.from_pylist([row], schema=_ARTIFACTS)
+
+
+def _piece(run_id: str, name: str, turn: str, i: int) -> str:
+    return f"{run_id} {name} {turn}{i}"
+
+
+def _pieces(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data.removeprefix(_IN_PIECES))
+    return found
 
 
 def _alike(field: pa.Field, schema: pa.Schema) -> bool:

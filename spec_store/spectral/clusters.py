@@ -31,7 +31,7 @@ from .judge import (
 )
 from .similarity import Similarity, by_features
 
-__all__ = ["Cluster", "End", "Found", "Recorded", "Rejected", "find_clusters"]
+__all__ = ["Cluster", "End", "Found", "Recorded", "Rejected", "Rule", "find_clusters"]
 
 _T = TypeVar("_T")
 
@@ -63,8 +63,8 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Rows that one embedding groups and the other does not.
+class Rule:
+    """What decides whether a row is a member of a cluster.
 
     Attributes
     ----------
@@ -76,6 +76,21 @@ class Cluster:
         Shape (p_E,), in the whitened features of the embedding that groups it.
     threshold, typical
         A row is a member where φ·centre ≥ threshold; the median member has `typical`.
+    """
+
+    number: int
+    end: int
+    centre: NDArray[np.float64]
+    threshold: float
+    typical: float
+
+
+@dataclass(frozen=True)
+class Cluster(Rule):
+    """Rows that one embedding groups and the other does not.
+
+    Attributes
+    ----------
     members
         Which of the sampled rows are, shape (n,).
     share, capture, contrast, gap
@@ -89,11 +104,6 @@ class Cluster:
         indicator under K/n.
     """
 
-    number: int
-    end: int
-    centre: NDArray[np.float64]
-    threshold: float
-    typical: float
     members: NDArray[np.bool_]
     share: float
     capture: tuple[float, float]

@@ -126,13 +126,16 @@ class CovarianceAccumulator:
         Raises InputError, and leaves the state as it was, for more rows than it holds.
         """
         taken = self.batch_sums(self.columns(batch))
-        if taken.n_rows > self.n_rows or not self.invalid.includes(taken.invalid):
-            raise InputError(
-                f"{len(batch):,} rows can't be taken out of a state of {self.n_rows:,} usable and"
-                f" {self.invalid.n_rows:,} unusable rows: they were not all added to it. Only rows that were"
-                " added, with the same keys and vectors, can be reverted."
-            )
+        self._check_taken(taken.n_rows, taken.invalid)
         self.add(taken, sign=-1)
+
+    def _check_taken(self, n_rows: int, invalid: InvalidRows) -> None:
+        if n_rows > self.n_rows or not self.invalid.includes(invalid):
+            raise InputError(
+                f"{n_rows:,} usable and {invalid.n_rows:,} unusable rows can't be taken out of a state of"
+                f" {self.n_rows:,} usable and {self.invalid.n_rows:,} unusable rows: they were not all added"
+                " to it. Only rows that were added, with the same keys and vectors, can be taken out."
+            )
 
     def columns(self, batch: pa.RecordBatch) -> RowColumns:
         """The raw columns of a batch. Pure: may run in several threads."""
@@ -179,18 +182,24 @@ class CovarianceAccumulator:
             self.products[left, start:] += x[:, left].T @ x[:, start:]
         self.invalid.merge(rows.invalid)
 
-    def merge(self, other: CovarianceAccumulator) -> None:
-        """Add the state of other rows. Raises InputError unless the maps are the same."""
+    def merge(self, other: CovarianceAccumulator, *, sign: int = 1) -> None:
+        """Add the state of other rows, or with sign -1 take out one of rows that were added.
+
+        Raises InputError unless the maps are the same; and, with the state left as it was, where more rows
+        are to be taken out than it holds.
+        """
         mine, theirs = [m.digest for m in self.maps], [m.digest for m in other.maps]
         if mine != theirs:
             raise InputError(
                 f"States of different feature maps can't be merged: {_named(self.maps)} with digests"
                 f" {mine}, and {_named(other.maps)} with {theirs}. Build both with the same maps."
             )
-        self.n_rows += other.n_rows
-        self.sums += other.sums
-        self.products += other.products
-        self.invalid.merge(other.invalid)
+        if sign < 0:
+            self._check_taken(other.n_rows, other.invalid)
+        self.n_rows += sign * other.n_rows
+        self.sums += sign * other.sums
+        (np.add if sign > 0 else np.subtract)(self.products, other.products, out=self.products)
+        self.invalid.merge(other.invalid, sign=sign)
 
     def second_moment(self, which: Sequence[int] | None = None) -> RawMoment:
         """Moments of the raw columns.

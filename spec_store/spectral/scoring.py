@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..stores.vectors import Vectors, decode
-from .clusters import Cluster
+from .clusters import Rule
 from .features import FeatureMap
 from .spectrum import Spectrum
 
@@ -21,6 +24,7 @@ __all__ = [
     "MODES_COLUMN",
     "RESULT_COLUMNS",
     "Membership",
+    "ModeWeights",
     "Scorer",
     "ScorerOfPairs",
     "result_schema",
@@ -28,6 +32,8 @@ __all__ = [
 
 RESULT_COLUMNS = ("cluster", "clusters", "side", "score", "scores")
 MODES_COLUMN = "modes"
+
+_FORMAT = 1
 
 MEMBER = 0.5
 """A row is a member of a cluster from this relative membership; the median member has 1."""
@@ -64,6 +70,33 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class ModeWeights:
+    """The modes whose scores are written: those of the first end, then those of the second, strongest first.
+
+    Attributes
+    ----------
+    weights, offsets
+        Shapes (p, k) and (2, k), see `Modes`.
+    sides
+        Where each embedding's features are among all p.
+    """
+
+    weights: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    sides: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, spectrum: Spectrum) -> ModeWeights:
+        """All modes of a spectrum."""
+        first, second = spectrum.ends
+        return cls(
+            np.concatenate([first.weights, second.weights], axis=1),
+            np.concatenate([first.offsets, second.offsets], axis=1),
+            spectrum.sides,
+        )
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Relative membership of rows in clusters; pure, so it may run in several threads.
 
@@ -76,14 +109,13 @@ class Scorer:
     prefix
         Result columns are named ``{prefix}_cluster`` and so on.
     modes
-        The spectrum whose leading modes' scores are written too, as ``{prefix}_modes``: those of the first
-        end, then those of the second, strongest first.
+        Those whose scores are written too, as ``{prefix}_modes``.
     """
 
     maps: Sequence[FeatureMap]
-    clusters: Sequence[Cluster]
+    clusters: Sequence[Rule]
     prefix: str
-    modes: Spectrum | None = None
+    modes: ModeWeights | None = None
     _weights: list[tuple[NDArray[Any], NDArray[Any]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,9 +125,8 @@ class Scorer:
             centres = [np.stack([c.centre for c in own], axis=1)] if own else []
             offsets = [np.array([c.threshold for c in own])]
             if self.modes is not None:
-                side = self.modes.sides[end]
-                centres += [modes.weights[side] for modes in self.modes.ends]
-                offsets += [modes.offsets[end] for modes in self.modes.ends]
+                centres.append(self.modes.weights[self.modes.sides[end]])
+                offsets.append(self.modes.offsets[end])
             t = m.whitening()
             width = m.n_columns if t is None else t.shape[1]
             w = np.concatenate([np.zeros((width, 0)), *centres], axis=1)
@@ -118,6 +149,39 @@ class Scorer:
         for c in self.clusters:
             h.update(repr((c.number, c.end, c.typical)).encode())
         return h.hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """All there is to know but the maps, as one .npz: JSON and arrays, no pickle."""
+        modes = self.modes
+        header = {
+            "format": _FORMAT,
+            "prefix": self.prefix,
+            "clusters": [[c.number, c.end, c.threshold, c.typical] for c in self.clusters],
+            "sides": None if modes is None else [[s.start, s.stop] for s in modes.sides],
+        }
+        arrays = {f"centre{i}": c.centre for i, c in enumerate(self.clusters)}
+        if modes is not None:
+            arrays |= {"weights": modes.weights, "offsets": modes.offsets}
+        buffer = io.BytesIO()
+        np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, maps: Sequence[FeatureMap]) -> Scorer:
+        """What `to_bytes` gave, with the maps that it had. Raises InputError for a newer format."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            header = json.loads(stored["header"].tobytes())
+            if header["format"] != _FORMAT:
+                raise InputError(f"Rules of clusters have format {header['format']}; expected {_FORMAT}.")
+            rules = [
+                Rule(number, end, stored[f"centre{i}"], threshold, typical)
+                for i, (number, end, threshold, typical) in enumerate(header["clusters"])
+            ]
+            modes = None
+            if header["sides"] is not None:
+                sides = tuple(slice(start, stop) for start, stop in header["sides"])
+                modes = ModeWeights(stored["weights"], stored["offsets"], sides)
+        return cls(maps, rules, header["prefix"], modes)
 
     def membership(self, batch: pa.RecordBatch) -> tuple[Membership, NDArray[np.bool_]]:
         """Membership of each row, zero where it is not usable; and which rows are usable, shape (n,)."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..connector import Annotation, Difference, Freshness, Partition, Published, Source
+from ..connector import Annotation, Difference, Freshness, Partition, Published, Source, Workspace
 
 __all__ = ["DelegatingSource"]
 
@@ -49,6 +49,10 @@ class DelegatingSource(Source):
     def random_access(self) -> bool:
         return self.source.random_access
 
+    @property
+    def workspace(self) -> Workspace | None:
+        return self.source.workspace
+
     def count(self, where: str | None = None) -> int:
         return self.source.count(where)
 
@@ -75,6 +79,9 @@ class DelegatingSource(Source):
 
     def leftovers(self, *, remove: bool = False) -> list[str]:
         return self.source.leftovers(remove=remove)
+
+    def at(self, version: int) -> Source:
+        return self.source.at(version)
 
     def partitions(self) -> list[Partition]:
         return self.source.partitions()

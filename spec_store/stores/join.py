@@ -261,7 +261,9 @@ class Joined(DelegatingSource):
 
         token = hashlib.blake2b(f"{annotation.token}|{self.right.fingerprint}".encode(), digest_size=12)
         return self.left.annotate(
-            dataclasses.replace(annotation, reads=mine, compute=compute, token=token.hexdigest())
+            dataclasses.replace(
+                annotation, reads=mine, compute=compute, token=token.hexdigest(), since=None
+            )  # what changed in the second source is not known
         )
 
     def describe(self) -> str:

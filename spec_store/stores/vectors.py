@@ -141,8 +141,10 @@ class InvalidRows:
             self.counts[at] = self.counts.get(at, 0) + sign * n
             if not self.counts[at]:
                 del self.counts[at]
-        for column, row in other.first.items():
+        for column, row in other.first.items() if sign > 0 else ():
             self.first.setdefault(column, row)
+        counted = {column for column, _ in self.counts}
+        self.first = {column: row for column, row in self.first.items() if column in counted}
         self.n_rows += sign * other.n_rows
 
     def includes(self, other: InvalidRows) -> bool:

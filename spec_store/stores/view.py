@@ -170,6 +170,10 @@ class View(DelegatingSource):
         """The same view of the source as it stands now."""
         return View(self.source.latest(), key=self.key, names=self.names)
 
+    def at(self, version: int) -> Source:
+        """The same view of the source at another version."""
+        return View(self.source.at(version), key=self.key, names=self.names)
+
     @property
     def index(self) -> KeyIndex:
         """The position of every key in the stream: reads the keys once, holds 16 bytes per row."""

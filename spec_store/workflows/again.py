@@ -19,7 +19,7 @@ from ..runs.records import ComparisonRecord, ModelsRecord
 from ..runs.registry import Registry
 from ..spectral.koda import Epsilon
 from ..spectral.scoring import result_schema
-from ..stores.locate import location_of, open_columns
+from ..stores.locate import Columns, location_of, open_columns
 from ..stores.tables import Database
 from .basis import Basis
 from .comparison import SAMPLE, Comparison, check_place
@@ -31,7 +31,14 @@ from .solving import Question, compared, kept_state
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["compare_again", "kept_basis", "kept_sample", "recorded_comparison"]
+__all__ = [
+    "compare_again",
+    "kept_basis",
+    "kept_sample",
+    "opened_again",
+    "owner_of",
+    "recorded_comparison",
+]
 
 
 def compare_again(
@@ -82,7 +89,7 @@ def compare_again(
     options = CompareOptions.from_json({**run.options, **_fresh(run, chosen), **changes})
     Epsilon.parse(options.epsilon)
     prefix = options.prefix or default_prefix(chosen)
-    source = _source(run, location_of(db), options)
+    source = opened_again(run, location_of(db), options).source
     if write:
         check_place(source, None, result_schema(prefix, modes=options.write_modes), chosen)
     basis = kept_basis(run, source, location_of(db))
@@ -103,11 +110,12 @@ def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: L
     columns = tuple(m.column for m in state.maps)
     warnings = []
     options = CompareOptions.from_json(run.options)
-    n_now, n_then = source.count(options.where), run.n_scored
+    n_now = source.count(options.where)
+    n_then = state.n_rows + state.invalid.n_rows if run.fit is None else run.n_scored
     if n_now != n_then:
         warnings.append(
-            f"run {run.run_id} read {n_then:,} rows, and there are {n_now:,} now: all figures are of those"
-            " that it read; every row is scored when results are written."
+            f"the state of run {run.run_id} is of {n_then:,} rows, and there are {n_now:,} now: all figures"
+            " are of those; every row is scored when results are written."
         )
     return Basis(
         source=source,
@@ -116,8 +124,8 @@ def kept_basis(run: ComparisonRecord | ModelsRecord, source: Source, location: L
         options=options,
         state=state,
         sample=sample,
+        state_run=owner_of(run),
         n_scored=n_now if run.fit else None,
-        state_run=_owner(run),
         warnings=tuple(warnings),
     )
 
@@ -135,7 +143,7 @@ def recorded_comparison(location: Location, run_id: str) -> ComparisonRecord | M
 
 def kept_sample(run: ComparisonRecord | ModelsRecord, location: Location) -> Sample:
     """The sample of a recorded run; read again, from the version that it read, where it was not kept."""
-    if data := Registry(location).artifact(_owner(run), SAMPLE):
+    if data := Registry(location).artifact(owner_of(run), SAMPLE):
         return load_sample(data)
     state = kept_state(location, run.run_id)
     return _drawn(run, tuple(m.column for m in state.maps), location, CompareOptions.from_json(run.options))
@@ -150,7 +158,8 @@ def _with_columns(sample: Sample, source: Source, columns: Sequence[str], option
     return replace(sample, others=pa.table({**held, **found}))
 
 
-def _owner(run: ComparisonRecord | ModelsRecord) -> str:
+def owner_of(run: ComparisonRecord | ModelsRecord) -> str:
+    """The id of the run that keeps a run's state."""
     return (run.state_run if isinstance(run, ComparisonRecord) else None) or run.run_id
 
 
@@ -170,15 +179,15 @@ def _pair(run: ComparisonRecord | ModelsRecord, pair: Sequence[str] | None) -> t
     return pair[0], pair[1]
 
 
-def _source(
+def opened_again(
     run: ComparisonRecord | ModelsRecord,
     location: Location,
     options: CompareOptions,
     *,
     version: int | None = None,
-) -> Source:
+) -> Columns:
     """The columns of the run as they stand now, or as they were."""
-    opened = open_columns(
+    return open_columns(
         run.references or run.columns,
         table=run.table,
         db=location,
@@ -186,7 +195,6 @@ def _source(
         key=options.key,
         on_missing=options.on_missing,
     )
-    return opened.source
 
 
 def _drawn(
@@ -196,6 +204,6 @@ def _drawn(
     options: CompareOptions,
 ) -> Sample:
     """The sample of a run that kept none, from the version that it read."""
-    source = _source(run, location, options, version=run.source_version)
+    source = opened_again(run, location, options, version=run.source_version).source
     others = described_columns(source, columns) if options.describe else ()
     return draw_sample(source, columns, options, others=others).stored(options)

@@ -169,6 +169,7 @@ class Alignment:
             seconds,
             written=published.columns,
             written_version=published.version,
+            scored_version=published.computed_version,
             warnings=(*self.record.warnings, *published.notes, *([] if registry else [_NOT_RECORDED])),
         )
         if registry is not None:

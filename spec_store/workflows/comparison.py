@@ -24,7 +24,7 @@ from ..keywords import ReportKeywords
 from ..options import CompareOptions
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
-from ..runs.registry import LARGEST_STATE, Registry, cluster_table
+from ..runs.registry import Registry, cluster_table
 from ..spectral.clusters import Cluster
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer
@@ -33,7 +33,7 @@ from ..stores.locate import Database, Destination
 from ..stores.memory import release_memory
 from ..stores.streaming import usable_cores
 from .annotated import check_own, counted
-from .kept import save_sample
+from .kept import LeadingModes, save_sample
 from .listing import Described
 from .notebook import comparison_html
 from .passes import ClusterTally, scored, scored_on_demand, tally_columns
@@ -43,9 +43,10 @@ from .units import one_blas_thread
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SAMPLE", "Comparison", "check_place", "keep_sample", "stored_state"]
+__all__ = ["MODES", "RULES", "SAMPLE", "Comparison", "check_place"]
 
-SAMPLE = "sample"
+SAMPLE, RULES, MODES = "sample", "rules", "modes"
+"""Names of what a registry keeps with a comparison, beside its state."""
 
 _NOT_RECORDED = (
     "the run is not recorded, since the results are not in a database with a registry: this output is all"
@@ -266,6 +267,7 @@ class Comparison:
             tally,
             written=published.columns,
             written_version=published.version,
+            scored_version=published.computed_version,
             warnings=warnings,
         )
         if registry is not None:
@@ -298,6 +300,7 @@ class Comparison:
             tally,
             written=tuple(self.scorer.schema.names),
             written_version=published.version,
+            scored_version=published.computed_version,
             warnings=(*self.record.warnings, *published.notes),
         )
 
@@ -385,25 +388,14 @@ class Comparison:
         return replace(self, record=self.record.with_stage(seconds, **changes))
 
     def keep(self, registry: Registry) -> None:
-        """Store what later questions to the recorded run need beside its state."""
+        """Store what later questions to the recorded run, and its updates, need beside its state."""
+        registry.put_artifact(self.run_id, RULES, self.scorer.to_bytes())
+        registry.put_artifact(self.run_id, MODES, LeadingModes.of(self.spectrum).to_bytes())
         if self.record.state_run is None and self.options.keep_sample:
-            keep_sample(registry, self.run_id, self.sample, self.options.seed)
+            registry.put_artifact(self.run_id, SAMPLE, save_sample(self.sample, self.options.seed))
 
     def _stored_state(self) -> bytes | None:
-        return stored_state(self.state) if self.record.state_run is None else None
-
-
-def stored_state(state: CovarianceAccumulator) -> bytes | None:
-    """A state as a registry holds it; None for one that is too large."""
-    size = 8 * state.n_columns**2 // 2
-    return state.to_bytes() if size <= LARGEST_STATE else None
-
-
-def keep_sample(registry: Registry, run_id: str, sample: Sample, seed: int) -> None:
-    """Store a sample with its run; not one that is too large."""
-    data = save_sample(sample, seed)
-    if data is not None:
-        registry.put_artifact(run_id, SAMPLE, data)
+        return self.state.to_bytes() if self.record.state_run is None else None
 
 
 def check_place(

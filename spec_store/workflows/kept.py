@@ -1,31 +1,29 @@
-"""The sample as it is kept with a run, so that later questions read no vectors."""
+"""What is kept with a run for later: its sample, so that questions read no vectors, and its leading modes."""
 
 from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..spectral.spectrum import Spectrum
 from .sampling import Sample, pairwise_rows
 
-__all__ = ["load_sample", "save_sample"]
+__all__ = ["LeadingModes", "load_sample", "save_sample"]
 
 _FORMAT = 1
-# Bytes of vectors up to which a sample is kept: a registry is to be read like any table.
-_LARGEST_SAMPLE = 128 << 20
-# And of other columns, beyond which the widest ones are left out.
+# Bytes of other columns than vectors, beyond which the widest ones are left out.
 _LARGEST_OTHERS = 32 << 20
 _KEY = "key"
 
 
-def save_sample(sample: Sample, seed: int) -> bytes | None:
-    """The sample as an Arrow IPC file, vectors in their own float type; None where it is too large."""
-    if sum(x.nbytes for x in sample.rows) > _LARGEST_SAMPLE:
-        return None
+def save_sample(sample: Sample, seed: int) -> bytes:
+    """The sample as an Arrow IPC file, vectors in their own float type."""
     others = sample.others
     while others.num_columns and others.nbytes > _LARGEST_OTHERS:
         sizes = [column.nbytes for column in others.columns]
@@ -52,6 +50,46 @@ def load_sample(data: bytes) -> Sample:
     others = table.select(range(1 + n_vectors, table.num_columns)).replace_schema_metadata(None)
     keys = table.column(0).combine_chunks()
     return Sample(tuple(header["columns"]), rows, pairwise_rows(len(table), header["seed"]), others, keys)
+
+
+# Of each end, modes that are kept; half of them are looked for in what later rows span, and the reverse.
+_KEPT_MODES = 10
+
+
+@dataclass(frozen=True)
+class LeadingModes:
+    """The leading modes of both ends of a comparison.
+
+    Attributes
+    ----------
+    ends
+        Weights, shape (p, k) each, strongest first.
+    """
+
+    ends: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+    @property
+    def compared(self) -> int:
+        """How many later modes are looked for among these."""
+        return max(1, min(int(end.shape[1]) for end in self.ends) // 2)
+
+    @classmethod
+    def of(cls, spectrum: Spectrum) -> LeadingModes:
+        """Those of a spectrum."""
+        first, second = spectrum.leading(_KEPT_MODES).ends
+        return cls((first.weights, second.weights))
+
+    def to_bytes(self) -> bytes:
+        """As one .npz."""
+        buffer = io.BytesIO()
+        np.savez(buffer, first=self.ends[0], second=self.ends[1])
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> LeadingModes:
+        """What `to_bytes` gave."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return cls((stored["first"], stored["second"]))
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[np.floating]:

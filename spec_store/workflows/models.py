@@ -24,7 +24,8 @@ from ..stores.tables import Database, TableLike
 from ..stores.view import keyed
 from .basis import Basis, gather, pairs_of
 from .checks import check_rows, embedding_names
-from .comparison import Comparison, check_place, keep_sample, stored_state
+from .comparison import SAMPLE, Comparison, check_place
+from .kept import save_sample
 from .listing import Earlier, described_columns, earlier_run
 from .notebook import models_html
 from .solving import Question, compared, given_maps, number_or_none
@@ -121,12 +122,14 @@ class ModelComparison:
         registry, runs = self.registry, self.comparisons
         _check_places(self.basis.source, {run.columns: run.scorer.schema for run in runs})
         names = tuple(n for run in runs for n in run.scorer.schema.names)
-        state = stored_state(self.basis.state)
+        state = self.basis.state.to_bytes()
         if registry is not None:
             if self.basis.options.keep_sample:
-                keep_sample(registry, self.run_id, self.basis.sample, self.basis.options.seed)
+                data = save_sample(self.basis.sample, self.basis.options.seed)
+                registry.put_artifact(self.run_id, SAMPLE, data)
             registry.start(replace(self.record, written=names), state)
             for run in runs:
+                run.keep(registry)
                 registry.start(replace(run.record, written=tuple(run.scorer.schema.names)), None)
         seconds: dict[str, float] = {}
         done: list[Comparison] = []

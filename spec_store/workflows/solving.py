@@ -21,7 +21,7 @@ from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.jackknife import standard_errors
 from ..spectral.koda import Epsilon, koda
-from ..spectral.scoring import Scorer
+from ..spectral.scoring import ModeWeights, Scorer
 from ..spectral.spectrum import Spectrum, solve
 from ..stores.locate import Destination
 from ..stores.streaming import usable_cores
@@ -30,7 +30,7 @@ from .comparison import Comparison
 from .listing import Described, Earlier, list_clusters, members_in_columns
 from .sampling import evaluated_rows
 
-__all__ = ["Question", "compared", "given_maps", "kept_state", "number_or_none"]
+__all__ = ["Question", "compared", "given_maps", "kept_state", "number_or_none", "spectrum_of"]
 
 _DEFAULT_MODES = 40
 _DEFAULT_DIRECTIONS = 20
@@ -75,7 +75,7 @@ def compared(basis: Basis, question: Question) -> Comparison:
     sample = basis.sample.of(pair)
     seconds = dict(basis.seconds)
     with timed(seconds, "solve"):
-        spectrum = _spectrum(basis.state, basis.positions(pair), options)
+        spectrum = spectrum_of(basis.state, basis.positions(pair), options)
         error = basis.map_error(pair, options.eta)
         fit = _fit(basis, pair, options, spectrum)
     with timed(seconds, "clusters"):
@@ -89,9 +89,8 @@ def compared(basis: Basis, question: Question) -> Comparison:
             seed=options.seed,
             threads=options.threads or usable_cores(),
         )
-    scorer = Scorer(
-        maps, listing.clusters, prefix, spectrum.leading(_WRITTEN_MODES) if options.write_modes else None
-    )
+    modes = ModeWeights.of(spectrum.leading(_WRITTEN_MODES)) if options.write_modes else None
+    scorer = Scorer(maps, listing.clusters, prefix, modes)
     source, destination = basis.source, question.destination
     ends = list(zip(pair, spectrum.ends, strict=True))
     record = ComparisonRecord(
@@ -162,11 +161,14 @@ def kept_state(location: Location | None, run_id: str) -> CovarianceAccumulator:
     owner = getattr(run, "state_run", None) or run_id
     data = registry.state(owner) if not isinstance(run, AlignmentRecord) else None
     if data is None:
-        raise InputError(f"Run {run_id} keeps no state: it is no comparison, or its state was too large.")
+        raise InputError(f"Run {run_id} keeps no state: it is no comparison, or its state is lost.")
     return CovarianceAccumulator.load(io.BytesIO(data))
 
 
-def _spectrum(state: CovarianceAccumulator, positions: tuple[int, int], options: CompareOptions) -> Spectrum:
+def spectrum_of(
+    state: CovarianceAccumulator, positions: tuple[int, int], options: CompareOptions
+) -> Spectrum:
+    """The spectrum of two of a state's embeddings, by the objective that the options name."""
     if options.objective == "koda":
         wanted = options.modes or min(_DEFAULT_DIRECTIONS, state.n_rows)
         epsilon = Epsilon.parse(options.epsilon)
@@ -188,7 +190,7 @@ def _fit(
     positions = basis.positions(pair)
 
     def figures(state: CovarianceAccumulator) -> NDArray[np.float64]:
-        found = _spectrum(state, positions, options)
+        found = spectrum_of(state, positions, options)
         values = [found.spec_diff, found.spec_diff_centered, found.cka]
         for n, end in zip(numbers, found.ends, strict=True):  # without some rows there may be fewer modes
             values += [*end.eigenvalues[:n], *[0.0] * (n - len(end.eigenvalues))]

@@ -1,8 +1,8 @@
-"""Rows that came after an alignment: filled by the map that was recorded with it."""
+"""Results of recorded runs brought up to date: states, scores and aligned columns of rows that changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from ..alignment.maps import AlignmentMap
 from ..bars import shown
@@ -10,79 +10,89 @@ from ..connector import Source, find_field
 from ..errors import InputError, sentence
 from ..progress import Progress, ProgressOption
 from ..runs.records import AlignmentRecord
+from ..runs.registry import Registry
 from ..stores.filters import quoted
 from ..stores.locate import Database, open_table
 from .aligned import aligned_annotation, aligned_schema
-from .annotated import held_alignments, recorded_map
+from .annotated import held_alignments, held_comparisons, recorded_map
 from .units import one_blas_thread
+from .updated import Updated, UpdatedClusters
+from .updating import ClusterJob, States, held_marks
 
-__all__ = ["Updated", "update"]
+__all__ = ["Updated", "UpdatedClusters", "update"]
 
 
-@dataclass(frozen=True)
-class Updated:
-    """One aligned column, brought up to date.
+def update(
+    table: str,
+    *,
+    prefix: str | None = None,
+    refit: bool = False,
+    db: Database = None,
+    progress: ProgressOption = "auto",
+) -> list[Updated | UpdatedClusters]:
+    """Bring the results in a table up to date: comparisons first, then aligned columns.
 
-    Attributes
+    What changed since a run's state was summed is added to it and taken out of it. The run's clusters stay,
+    and rows that came or changed are scored by them; aligned columns get their map's value. Fragments in
+    which nothing changed keep their column files. Nothing is fitted, unless asked.
+
+    Parameters
     ----------
-    column, source
-        The aligned column, and the column that it is made from.
-    run_id
-        The run whose map was applied.
-    n_rows
-        Rows of the table.
-    n_filled
-        Rows that had no value before and have one now.
-    n_missing
-        Rows that still have none: the source is null or unusable, or the run's filter leaves them out.
-    warnings
-        What a person should know.
-    """
+    prefix
+        Only the results with this prefix, or the aligned column of this name.
+    refit
+        Find modes and clusters anew in the updated state, with the same feature maps, and score all rows: a
+        new run. Clusters that are found again keep their numbers. No row that stayed is read for the state.
+    progress
+        As in `compare`.
 
-    column: str
-    source: str
-    run_id: str
-    n_rows: int
-    n_filled: int
-    n_missing: int
-    warnings: tuple[str, ...] = ()
-
-
-def update(table: str, *, db: Database = None, progress: ProgressOption = "auto") -> list[Updated]:
-    """Write every aligned column of a table anew, with the map that was recorded when it was made.
-
-    Rows that were added since get their value, and so do rows whose source vector has changed; with
-    ``only_missing``, rows that have been embedded since get the target's own vector. Nothing is fitted.
-    Columns of comparisons are left alone: `compare` renews them. `progress` is as in `compare`.
+    Returns
+    -------
+    An `UpdatedClusters` per comparison, and an `Updated` per aligned column.
 
     Raises
     ------
     InputError
-        The table has no aligned column.
+        The table has no results that a run is recorded for, or a run kept too little to go on from.
     RetryError
-        Other writers kept winning; that column is as it was.
+        Other writers kept winning; those results are as they were.
 
     Notes
     -----
-    Cost: a pass over each source column, and its result written, as when it was first written.
+    Cost: pass 1 over rows that changed, and pass 2 over fragments that hold such rows. With stable row ids
+    rows that a compaction moved count as unchanged; without them they are read again, and so are all rows
+    where the version that a state sums up is no longer held. Rows that can't be compared get null results.
     """
     source = open_table(table, db)
-    found = held_alignments(source)[::-1]
-    if not found:
+    comparisons = held_comparisons(source, prefix=prefix)
+    alignments = [run for run in held_alignments(source)[::-1] if prefix in (None, run.prefix)]
+    registry = Registry.of(source.location)
+    if registry is None or (not comparisons and not alignments):
+        which = f" with prefix {prefix!r}" if prefix else ""
         raise InputError(
-            f"{sentence(source.describe())} has no aligned column that a run is recorded for: run"
-            " spec-store align first."
+            f"{sentence(source.describe())} has no results{which} that a run is recorded for: run spec-store"
+            " compare or spec-store align first."
         )
-    maps = [recorded_map(run, source) for run in found]
-    for run, map_ in zip(found, maps, strict=True):  # refuse before any work
-        find_field(source, run.columns[0])
-        source.count(run.options["where"])
-        target = _target(run)
-        source.check_annotation(
-            aligned_schema(source, run.columns[0], run.prefix, map_.out_width, target=target)
-        )
+    registry.check()
+    states = States(registry)
+    jobs = [ClusterJob.of(run, table, source, registry, states, refit=refit) for run in comparisons]
+    maps = [_checked_map(run, source) for run in alignments]
     with shown(progress) as told:
-        return [_update(source.latest(), run, map_, told) for run, map_ in zip(found, maps, strict=True)]
+        done: list[Updated | UpdatedClusters] = [job.run(told) for job in jobs]
+        done += [
+            _aligned(source.latest(), r, m, registry, told) for r, m in zip(alignments, maps, strict=True)
+        ]
+    return done
+
+
+def _checked_map(run: AlignmentRecord, source: Source) -> AlignmentMap:
+    """The map of an aligned column; what would stop it from being written is refused."""
+    map_ = recorded_map(run, source)
+    find_field(source, run.columns[0])
+    source.count(run.options["where"])
+    schema = aligned_schema(source, run.columns[0], run.prefix, map_.out_width, target=_target(run))
+    source.check_annotation(schema)
+    return map_
 
 
 def _target(run: AlignmentRecord) -> str | None:
@@ -90,25 +100,31 @@ def _target(run: AlignmentRecord) -> str | None:
     return run.columns[1] if run.options.get("only_missing") else None
 
 
-def _update(source: Source, run: AlignmentRecord, map_: AlignmentMap, progress: Progress) -> Updated:
+def _aligned(
+    source: Source, run: AlignmentRecord, map_: AlignmentMap, registry: Registry, progress: Progress
+) -> Updated:
     column, (origin, _) = run.prefix, run.columns
     n_rows = source.count()
     empty = source.count(f"{quoted(column)} IS NULL")
     stage = f"write {column}"
     progress(stage, 0, n_rows)
-    metadata = {k.decode(): v.decode() for k, v in (find_field(source, column).metadata or {}).items()}
     annotation = aligned_annotation(
         map_,
         source,
         origin,
         column,
         target=_target(run),
-        metadata={**metadata, "spec_store.source_version": str(source.version)},
+        metadata=held_marks(source, [column])[column],
         where=run.options["where"],
         batch_rows=run.options["batch_rows"],
         progress=lambda rows: progress(stage, rows, n_rows),
     )
+    since = run.scored_version if run.scored_version is not None else 0
     with one_blas_thread():
-        published = source.annotate(annotation)
+        published = source.annotate(replace(annotation, since=since))
     missing = source.latest().count(f"{quoted(column)} IS NULL")
-    return Updated(column, origin, run.run_id, n_rows, empty - missing, missing, published.notes)
+    done = replace(run, scored_version=published.computed_version, written_version=published.version)
+    registry.finish(done, map_.to_bytes())
+    return Updated(
+        column, origin, run.run_id, n_rows, empty - missing, missing, published.n_rows, published.notes
+    )

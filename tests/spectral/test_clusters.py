@@ -7,7 +7,7 @@ from spec_store.errors import InputError
 from spec_store.spectral.bandwidth import auto_bandwidths, examine_bandwidths
 from spec_store.spectral.choose import jaccard
 from spec_store.spectral.clusters import Recorded, find_clusters
-from spec_store.spectral.scoring import Scorer
+from spec_store.spectral.scoring import ModeWeights, Scorer
 from spec_store.spectral.views import views_of_others
 
 
@@ -174,7 +174,7 @@ def scored(planted, *, numbers=None, modes=False):
     matrices[0][7] = 0
     matrices[1][8, 3] = np.nan
     matrices[0][9, 0] = np.inf
-    scorer = Scorer(run.maps, clusters, "p", run.spectrum.leading(4) if modes else None)
+    scorer = Scorer(run.maps, clusters, "p", ModeWeights.of(run.spectrum.leading(4)) if modes else None)
     return scorer, batch_of(a=matrices[0], b=matrices[1])
 
 
@@ -248,7 +248,8 @@ def test_written_modes_are_the_scores_of_the_leading_modes(planted):
     stacked = np.concatenate(
         [m.features(x) for m, x in zip(scorer.maps, matrices_of(planted[0].batch), strict=True)], axis=1
     )
-    expected = np.concatenate([scorer.modes.scores(end, stacked) for end in (0, 1)], axis=1)
+    leading = planted[0].spectrum.leading(4)
+    expected = np.concatenate([leading.scores(end, stacked) for end in (0, 1)], axis=1)
     written = [row for row in scorer.compute(batch).column("p_modes").to_pylist() if row is not None]
     assert np.shape(written) == (usable.sum(), 8)
     np.testing.assert_allclose(written, expected[usable], atol=2e-3)
@@ -256,6 +257,14 @@ def test_written_modes_are_the_scores_of_the_leading_modes(planted):
     np.testing.assert_array_equal(
         scorer.membership(batch)[0].member[usable], without.membership(batch)[0].member[usable]
     )
+
+
+@pytest.mark.parametrize("modes", [False, True])
+def test_a_scorer_read_back_gives_the_same_results(planted, modes):
+    scorer, batch = scored(planted, modes=modes)
+    again = Scorer.from_bytes(scorer.to_bytes(), scorer.maps)
+    assert again.token == scorer.token
+    assert again.compute(batch) == scorer.compute(batch)
 
 
 def test_a_comparison_without_clusters_writes_no_cluster_and_empty_lists():
