@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,10 +16,13 @@ import pyarrow as pa
 from spec_store.connector import Capability, Connector, Location, is_own_result
 from spec_store.errors import InputError, TableNotFoundError
 
-from .database import connect, folder_of, open_dataset, table_names
+from .database import connect, folder_of, local_table, open_dataset, table_names
 from .source import LanceSource
 
 __all__ = ["LanceDBConnector"]
+
+# Of tables that are made without LanceDB: one that all versions of it read and write.
+_FILE_VERSION = "2.1"
 
 
 class LanceDBConnector(Connector):
@@ -134,6 +137,9 @@ class LanceDBConnector(Connector):
         options: Mapping[str, str] | None = None,
     ) -> None:
         """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
+        if (place := local_table(uri, table)) is not None:
+            _append_locally(place, rows, key)
+            return
         db = connect(uri, options)
         if table in table_names(db):
             handle = db.open_table(table)
@@ -160,7 +166,7 @@ class LanceDBConnector(Connector):
             raise InputError(f"Database {uri} can't be written: the folder is read-only.")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _own_errors(batches: Iterator[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
     """Raise what the stream itself raised, instead of what Lance makes of it."""
     raised: list[BaseException] = []
@@ -189,6 +195,21 @@ def _rename_new(staged: Path, place: Path) -> None:
             f"Table {place.stem!r} came to exist in {place.parent} meanwhile: nothing was written. Choose"
             " another name."
         ) from error
+
+
+def _append_locally(place: Path, rows: pa.Table, key: str | None) -> None:
+    """What `append` does, without LanceDB, whose import takes longer than that."""
+    if not place.is_dir():
+        with contextlib.suppress(OSError):  # another process was faster: it opens below
+            lance.write_dataset(rows.schema.empty_table(), place, data_storage_version=_FILE_VERSION)
+    held = lance.dataset(str(place))
+    if missing := [f for f in rows.schema if f.name not in held.schema.names]:
+        held.add_columns(pa.schema(missing))
+    rows = rows.select([name for name in held.schema.names if name in rows.column_names])
+    if key is not None:
+        held.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+    elif len(rows):
+        lance.write_dataset(rows, held, mode="append")
 
 
 def _create_remotely(db: Any, table: str, reader: pa.RecordBatchReader) -> None:
