@@ -16,7 +16,9 @@ import pyarrow as pa
 from spec_store.connector import Capability, Connector, Location, is_own_result
 from spec_store.errors import InputError, TableNotFoundError
 
+from .creation import opened_or_created
 from .database import connect, folder_of, open_dataset, table_names
+from .dataset import retried
 from .source import LanceSource
 
 __all__ = ["LanceDBConnector"]
@@ -134,19 +136,20 @@ class LanceDBConnector(Connector):
         options: Mapping[str, str] | None = None,
     ) -> None:
         """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
-        db = connect(uri, options)
-        if table in table_names(db):
-            handle = db.open_table(table)
-        else:
-            handle = db.create_table(table, schema=rows.schema, exist_ok=True)
-        missing = [f for f in rows.schema if f.name not in handle.schema.names]
-        if missing:
-            handle.add_columns(pa.schema(missing))
-        rows = rows.select([name for name in handle.schema.names if name in rows.column_names])
-        if key is not None:
-            handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
-        elif len(rows):
-            handle.add(rows)
+
+        def commit() -> None:
+            handle = opened_or_created(uri, table, rows.schema, options)
+            missing = [f for f in rows.schema if f.name not in handle.schema.names]
+            if missing:
+                handle.add_columns(pa.schema(missing))
+            known = rows.select([name for name in handle.schema.names if name in rows.column_names])
+            if key is not None:
+                merge = handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(known)
+            elif len(known):
+                handle.add(known)
+
+        retried(commit, f"recording rows in table {table!r}")
 
     @staticmethod
     def _parent_must_exist(uri: str) -> None:

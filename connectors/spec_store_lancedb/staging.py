@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,9 @@ __all__ = [
     "stage",
 ]
 
+# Of names with other characters some may be escaped in a filter.
+_PLAIN = re.compile(r"[^`'\"\\]*")
+
 PREFIX = "spec-"
 """Names of column files begin so."""
 
@@ -50,7 +54,7 @@ class Inputs:
     columns
         Those that are read.
     where
-        A filter. It may read any column but the results.
+        A filter. Columns whose names occur in its text count as read, but for the results.
     results
         The result columns.
     """
@@ -68,18 +72,23 @@ class Inputs:
 def input_files(
     dataset: lance.LanceDataset, fragment: lance.LanceFragment, inputs: Inputs
 ) -> tuple[int, tuple[str, ...]]:
-    """What a staged file depends on: physical rows, and the data files that its rows are computed from.
-
-    With a filter every file counts that does not hold only result columns.
-    """
-    results = set(field_ids(dataset, inputs.results))
-    reads = set(field_ids(dataset, [c.split(".")[0] for c in inputs.columns]))
-    files = []
-    for file in fragment.metadata.files:
-        held = {i for i in file.fields if i >= 0}  # negative: replaced by another file
-        if held & reads or (inputs.where is not None and not held <= results):
-            files.append(file.path)
+    """What a staged file depends on: physical rows, and the data files that its rows are computed from."""
+    names = [*(c.split(".")[0] for c in inputs.columns), *_named(dataset, inputs)]
+    reads = set(field_ids(dataset, dict.fromkeys(names)))
+    files = [file.path for file in fragment.metadata.files if reads & set(file.fields)]
     return fragment.physical_rows, tuple(files)
+
+
+def _named(dataset: lance.LanceDataset, inputs: Inputs) -> list[str]:
+    """Columns that the filter may read: it can't without naming them, in any case of letters."""
+    if inputs.where is None:
+        return []
+    text = inputs.where.lower()
+    return [
+        name
+        for name in dataset.schema.names
+        if name not in inputs.results and (name.lower() in text or not _PLAIN.fullmatch(name))
+    ]
 
 
 def column_file_name(

@@ -27,6 +27,7 @@ from .models import compare_several
 from .options import (
     batch_rows_option,
     executor_options,
+    fresh_option,
     json_option,
     location_options,
     on_missing_option,
@@ -125,18 +126,7 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
     click.option("--column", help="The embedding to compare between the two runs."),
     maps_from_option,
 )
-@headed(
-    "Execution",
-    seed_option,
-    batch_rows_option,
-    threads_option,
-    executor_options,
-    click.option(
-        "--fresh",
-        is_flag=True,
-        help="Start over, where an interrupted run with the same arguments would be continued.",
-    ),
-)
+@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options, fresh_option)
 def compare(
     table: str | None,
     cols: str | None,

@@ -89,6 +89,11 @@ batch_rows_option = click.option(
 threads_option = click.option(
     "--threads", type=int, help="Number of threads. Default: the cores that the process may use."
 )
+fresh_option = click.option(
+    "--fresh",
+    is_flag=True,
+    help="Start over, where an interrupted run with the same arguments would be continued.",
+)
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of every random draw."
 )

@@ -216,6 +216,10 @@ class Joined(DelegatingSource):
         arrays = [(theirs if self._is_right(c) else mine).column(c) for c in columns]
         return pa.Table.from_arrays([mine.column(0), *arrays], names=[self.key, *columns])
 
+    def latest(self) -> Source:
+        """The first source alone, which holds the results."""
+        return self.left.latest()
+
     def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
         """None: what changed in the second source is not known."""
         return None

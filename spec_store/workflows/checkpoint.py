@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from ..connector import Claim, Source, Workspace, find_field
-from ..errors import InputError, SpecStoreError
+from ..errors import InputError, NotBetterError, SpecStoreError
 from ..runs.records import new_run_id
 from ..stores.references import ColumnRef
 
@@ -277,7 +277,8 @@ Kind = TypeVar("Kind", bound=Checkpoint)
 def resumable(kind: type[Kind], source: Source, asked: Resumption | None) -> Iterator[Kind]:
     """A block that is one run from its first row to its publication.
 
-    Ended well, or by bad input, nothing is kept; ended by anything else, the next one continues.
+    Ended well, or by what another try would meet again, nothing is kept; ended by anything else, the next
+    one continues.
 
     Parameters
     ----------
@@ -295,7 +296,7 @@ def resumable(kind: type[Kind], source: Source, asked: Resumption | None) -> Ite
     checkpoint.find(source, asked)
     try:
         yield checkpoint
-    except InputError:
+    except (InputError, NotBetterError):
         checkpoint.discard()
         raise
     except KeyboardInterrupt as error:

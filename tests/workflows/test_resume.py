@@ -16,7 +16,7 @@ import pytest
 
 import spec_store
 from command import run as run_command
-from interrupted_compare import progress_until
+from interrupted_run import progress_until
 from lance_tables import NOTHING, leftovers
 from planted import planted_mixture, vectors
 from spec_store.errors import InputError, InvalidVectorsError
@@ -105,18 +105,11 @@ def kept(db):
     return sorted(p.suffixes[0] for p in (db / "images.lance").glob("_spec_store/checkpoint*"))
 
 
-def killed(db, stage, rows, **more):
-    given = {
-        "db": str(db),
-        "table": "images",
-        "columns": COLUMNS,
-        "until": [stage, rows],
-        "unit": UNIT,
-        **OPTIONS,
-        **more,
-    }
+def killed(db, stage, rows, **given):
+    given = given if "call" in given else {"columns": [COLUMNS], **OPTIONS, **given}
+    given |= {"db": str(db), "table": "images", "until": [stage, rows], "unit": UNIT}
     path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(TESTS / "interrupted_compare.py"), json.dumps(given)]
+    command = [sys.executable, str(TESTS / "interrupted_run.py"), json.dumps(given)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
     assert done.returncode == -9
 
@@ -299,4 +292,26 @@ def test_of_two_runs_with_the_same_arguments_the_later_keeps_nothing(db):
     assert state.read_bytes() == before
     claim.release()
     compare(db, fresh=True)
+    assert leftovers(db) == NOTHING
+
+
+def test_an_alignment_killed_while_it_is_written_is_not_fitted_again(db, original, tmp_path_factory):
+    few = {"n_landmarks": 50, "steps": 4, "column": "aligned", "force": True}
+
+    def align(db, progress=None):
+        return spec_store.align("images", *COLUMNS, db=str(db), write=True, progress=progress, **few)
+
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(original, other, dirs_exist_ok=True)
+    expected = align(other)
+    given = {"columns": COLUMNS, "call": "align", **few}
+    killed(db, "write", 2.5 * UNIT, **given)
+    rows = Rows()
+    run = align(db, rows)
+    assert rows == {"write": UNIT}
+    assert any("which was interrupted after its map was fitted" in w for w in run.warnings)
+    assert run.to_json()["maps"] == expected.to_json()["maps"]
+    assert run.after.to_json() == expected.after.to_json()
+    found, wanted = (lance.dataset(d / "images.lance").to_table(["aligned"]) for d in (db, other))
+    assert found["aligned"].combine_chunks().equals(wanted["aligned"].combine_chunks())
     assert leftovers(db) == NOTHING

@@ -1,4 +1,4 @@
-"""Run as a process: compare, with what JSON says, and die by kill -9 after so many rows of a stage."""
+"""Run as a process: a function, with what JSON says, and die by kill -9 after so many rows of a stage."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 
 import spec_store
 from spec_store.workflows import units
+from spec_store_lancedb import ledger
 
 
 def progress_until(stage, rows, end):
@@ -26,12 +27,12 @@ def progress_until(stage, rows, end):
 def main(arguments):
     given = json.loads(arguments)
     units._LEAST_ROWS = given.pop("unit", units._LEAST_ROWS)
+    ledger._SECONDS_BETWEEN_WRITES, ledger._WRITE_SHARE = 0.0, float("inf")  # seconds of work in a moment
     stage, rows = given.pop("until")
     progress = progress_until(stage, rows, lambda: os.kill(os.getpid(), signal.SIGKILL))
     location = spec_store.Location(given.pop("db"), "lancedb", given.pop("storage_options", {}))
-    spec_store.compare(
-        given.pop("table"), given.pop("columns"), db=location, write=True, progress=progress, **given
-    )
+    run = getattr(spec_store, given.pop("call", "compare"))
+    run(given.pop("table"), *given.pop("columns"), db=location, write=True, progress=progress, **given)
 
 
 if __name__ == "__main__":
