@@ -3,7 +3,7 @@
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
 `solve`; `query`, `clusters`, `members`, `report`, `export`, `list_runs` and `undo` on an annotated
 table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models;
-`Processes` and `RayTasks` to share out the work.
+`Processes`, `RayTasks` and `Job` to share out the work.
 """
 
 from importlib import import_module
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .workflows.executor import Processes, RayTasks
     from .workflows.export import Exported, export
     from .workflows.gate import Gate, GateOptions, gate
+    from .workflows.job import Job
     from .workflows.members import Members, members
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
@@ -51,6 +52,7 @@ _HOMES = {
     "FeatureMap": ".spectral.features",
     "Gate": ".workflows.gate",
     "GateOptions": ".workflows.gate",
+    "Job": ".workflows.job",
     "Location": ".connector",
     "Members": ".workflows.members",
     "ModelComparison": ".workflows.models",
@@ -103,6 +105,7 @@ __all__ = [
     "FeatureMap",
     "Gate",
     "GateOptions",
+    "Job",
     "Location",
     "Members",
     "ModelComparison",

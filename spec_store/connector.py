@@ -444,6 +444,24 @@ class Source(ABC):
         """
         raise UnsupportedError(f"{self.describe()} can't be annotated.")
 
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """Compute one of `n_parts` shares of the result columns, and keep it beside the table.
+
+        An `annotate` of an equal annotation, in whatever process, publishes what is kept and computes the
+        rest. Several processes may stage at the same time, and a share may be staged again. What is kept is a
+        leftover until then: another annotation of the table removes it.
+
+        Parameters
+        ----------
+        part
+            From 0; which rows it has is a function of the table and `n_parts` alone.
+
+        Returns
+        -------
+        Rows that were computed.
+        """
+        raise UnsupportedError(f"{self.describe()} can't be annotated in parts.")
+
     def undo(self, columns: Sequence[str]) -> None:
         """Remove result columns that spec-store wrote; anyone else's are refused."""
         raise UnsupportedError(f"{self.describe()} can't be annotated, so there is nothing to undo.")

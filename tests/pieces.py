@@ -91,6 +91,16 @@ class Scores:
         return pa.record_batch([pa.array([i % 1000 for i in ids], pa.int32())], schema=self.schema)
 
 
+class Staging:
+    """A share of two of a source's column files."""
+
+    def __init__(self, source, annotation):
+        self._source, self._annotation = source, annotation
+
+    def __call__(self, part):
+        return self._source.stage(self._annotation, part, 2)
+
+
 if __name__ == "__main__":
     import sys
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 
 from spec_store.errors import RetryError, TableNotFoundError
@@ -18,12 +19,14 @@ from .database import connect, folder_of, open_table
 from .lease import lease_seconds, take
 from .objects import Objects, objects_at
 
-__all__ = ["CREATING", "opened_or_created"]
+__all__ = ["CREATING", "opened_or_created", "opened_or_created_locally"]
 
 CREATING = "create-"
 """With this begins the name of the object of one who creates a table in an object store."""
 
 _PAUSE = 0.1
+# Of tables that are made without LanceDB: one that all versions of it read and write.
+_FILE_VERSION = "2.1"
 
 
 def opened_or_created(uri: str, table: str, schema: pa.Schema, options: Mapping[str, str] | None) -> Any:
@@ -71,3 +74,18 @@ def _claimed(objects: Objects | None, table: str) -> Iterator[None]:
         yield
     finally:
         lease.release(remove=True)
+
+
+def opened_or_created_locally(place: Path, schema: pa.Schema) -> lance.LanceDataset:
+    """The same of a table in a folder that exists, without LanceDB."""
+    if not _has_version(place):
+        with _locked(place.parent):
+            if not _has_version(place):
+                lance.write_dataset(schema.empty_table(), place, data_storage_version=_FILE_VERSION)
+    return lance.dataset(str(place))
+
+
+def _has_version(place: Path) -> bool:
+    """Whether a table is there; what a killed process left of one is none."""
+    versions = place / "_versions"
+    return versions.is_dir() and any(path.suffix == ".manifest" for path in versions.iterdir())

@@ -36,11 +36,11 @@ from spec_store.errors import (
 )
 from spec_store.stores.filters import parenthesized
 
-from .annotate import annotate, drop_annotations
+from .annotate import annotate, drop_annotations, stage_part
 from .changes import Changes, freshness
 from .columns import foreign_columns
 from .database import folder_of
-from .dataset import FragmentRange, held_version, latest, local_folder, retried, scan
+from .dataset import FragmentRange, held_version, latest, local_folder, read_ahead, retried, scan
 from .recovery import leftovers, remove_leftovers, repair
 from .selection import SelectedRows
 from .staging import Inputs
@@ -147,6 +147,8 @@ class LanceSource(Source):
         for column in columns:
             find_field(self, column)
         part = None if partition is None else self._range(partition)
+        if part is not None and where is None and columns:
+            return (b.select([_KEY, *columns]) for b in read_ahead(self._dataset, columns, batch_rows, part))
         with _filter_errors(where):
             scanner = scan(self._dataset, columns, where, batch_rows, part=part)
             if where is not None:
@@ -270,6 +272,11 @@ class LanceSource(Source):
         """Stage one column file per fragment, then publish all of them in one commit."""
         self.check_annotation(annotation.schema)
         return annotate(self._dataset, annotation, self.describe())
+
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """Column files of every `n_parts`-th fragment, by their ids."""
+        self.check_annotation(annotation.schema)
+        return stage_part(self._dataset, annotation, self.describe(), part, n_parts)
 
     def undo(self, columns: Sequence[str]) -> None:
         """Drop result columns; raises ColumnClashError for any that spec-store did not write."""

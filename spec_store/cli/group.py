@@ -29,6 +29,7 @@ _ORDER = [
     "gate",
     "update",
     "status",
+    "worker",
     "runs",
     "undo",
     "connectors",

@@ -26,6 +26,22 @@ class _StorageOption(click.ParamType):  # type: ignore[type-arg]  # generic only
         return key, content
 
 
+def _storage_option(name: str, **more: Any) -> Callable[[Command], Command]:
+    return click.option(
+        "--storage-option",
+        name,
+        type=_StorageOption(),
+        multiple=True,
+        help="What the store needs to be reached, such as endpoint=http://localhost:9000; repeatable.",
+        **more,
+    )
+
+
+storage_options_option = _storage_option(
+    "storage_options", callback=lambda ctx, parameter, values: dict(values)
+)
+
+
 def location_options(command: Command) -> Command:
     """--db, --connector and --storage-option, handed to the command as one `Location`, its ``db``."""
 
@@ -37,12 +53,7 @@ def location_options(command: Command) -> Command:
         return command(*args, db=Location(location_of(db).uri, connector, dict(storage_option)), **options)
 
     shared = (
-        click.option(
-            "--storage-option",
-            type=_StorageOption(),
-            multiple=True,
-            help="What the store needs to be reached, such as endpoint=http://localhost:9000; repeatable.",
-        ),
+        _storage_option("storage_option"),
         click.option(
             "--connector",
             default="lancedb",

@@ -250,18 +250,23 @@ class Joined(DelegatingSource):
 
         Where columns of the second are read, rows that it has not are null in every result column.
         """
+        return self.left.annotate(self._left_annotation(annotation))
+
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """As `annotate`."""
+        return self.left.stage(self._left_annotation(annotation), part, n_parts)
+
+    def _left_annotation(self, annotation: Annotation) -> Annotation:
         mine = tuple(c for c in annotation.reads if not self._is_right(c))
         theirs = [c for c in annotation.reads if self._is_right(c)]
         if not theirs:
-            return self.left.annotate(annotation)
+            return annotation
         compute = _Paired(self, annotation.reads, theirs, annotation.compute)
         compute.prepare()
         token = hashlib.blake2b(f"{annotation.token}|{self.right.fingerprint}".encode(), digest_size=12)
-        return self.left.annotate(
-            dataclasses.replace(
-                annotation, reads=mine, compute=compute, token=token.hexdigest(), since=None
-            )  # what changed in the second source is not known
-        )
+        return dataclasses.replace(
+            annotation, reads=mine, compute=compute, token=token.hexdigest(), since=None
+        )  # what changed in the second source is not known
 
     def at(self, version: int) -> Source:
         """Of the first source another version, joined as it is."""

@@ -241,9 +241,16 @@ class View(DelegatingSource):
 
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the source; `compute` gets batches of this view."""
+        return self.source.annotate(self._inner_annotation(annotation))
+
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """As `annotate`."""
+        return self.source.stage(self._inner_annotation(annotation), part, n_parts)
+
+    def _inner_annotation(self, annotation: Annotation) -> Annotation:
         inner = tuple(self._inner(annotation.reads))
         compute = _Renamed(self, inner, annotation.reads, annotation.compute)
-        return self.source.annotate(dataclasses.replace(annotation, reads=inner, compute=compute))
+        return dataclasses.replace(annotation, reads=inner, compute=compute)
 
 
 @dataclass(frozen=True)

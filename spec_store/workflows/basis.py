@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..connector import Source
 from ..errors import InputError, InvalidVectorsError
@@ -21,7 +21,7 @@ from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
 from .units import units_of
 
-__all__ = ["Basis", "gather", "pairs_of"]
+__all__ = ["Basis", "basis_of", "fitted_on_sample", "gather", "pairs_of", "rows_of", "summed_share"]
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def gather(
     is_share = options.fit_rows is not None and options.fit_rows < n_rows
     sending = _sending_warnings(source, executor, is_share=is_share)
     with timed(seconds, "sample"):
-        prepared = checkpoint.prepared or _prepared(source, columns, options, others, maps)
-    rows = source.by_own_key() if prepared.by_own_key and isinstance(source, View) else source
+        prepared = checkpoint.prepared or fitted_on_sample(source, columns, options, others, maps)
+    rows = rows_of(source, prepared)
     portion = None
     with timed(seconds, "covariance"):
         if is_share:
-            portion = checkpoint.portion or _portion(rows, prepared, options, n_rows, progress)
+            portion = checkpoint.portion or summed_share(rows, prepared, options, n_rows, progress)
             checkpoint.keep(prepared, portion, final=True)
             state = portion.state
         else:
@@ -151,6 +151,27 @@ def gather(
                 merged=lambda done: checkpoint.keep(prepared, done, final=done.n_rows >= n_rows),
                 executor=executor,
             )
+    basis = basis_of(source, columns, references, options, prepared, state, portion, n_rows)
+    warnings = (*basis.warnings, *checkpoint.notes, *sending)
+    return replace(basis, warnings=warnings, seconds=seconds, executor=executor)
+
+
+def rows_of(source: Source, prepared: Prepared) -> Source:
+    """The source as its rows are told apart."""
+    return source.by_own_key() if prepared.by_own_key and isinstance(source, View) else source
+
+
+def basis_of(
+    source: Source,
+    columns: tuple[str, ...],
+    references: tuple[str, ...],
+    options: CompareOptions,
+    prepared: Prepared,
+    state: CovarianceAccumulator,
+    portion: Portion | None,
+    n_rows: int,
+) -> Basis:
+    """After pass 1. Raises InvalidVectorsError for rows that can't be compared and may not be skipped."""
     _check_invalid(source, state, options)
     return Basis(
         source=source,
@@ -162,9 +183,7 @@ def gather(
         n_scored=None if portion is None else n_rows,
         sample=prepared.sample,
         map_errors=prepared.map_errors,
-        warnings=(*source.notes, *prepared.messages, *checkpoint.notes, *sending),
-        seconds=seconds,
-        executor=executor,
+        warnings=(*source.notes, *prepared.messages),
     )
 
 
@@ -177,7 +196,7 @@ def _sending_warnings(source: Source, executor: Executor, *, is_share: bool) -> 
     return messages
 
 
-def _prepared(
+def fitted_on_sample(
     source: Source,
     columns: tuple[str, ...],
     options: CompareOptions,
@@ -201,7 +220,7 @@ def _prepared(
     return Prepared(sample.stored(options), maps, errors, tuple(messages), by_own_key, options.seed)
 
 
-def _portion(
+def summed_share(
     rows: Source, prepared: Prepared, options: CompareOptions, n_rows: int, progress: Progress
 ) -> Portion:
     """Pass 1 over a share of the rows."""

@@ -49,6 +49,29 @@ class Prepared:
     by_own_key: bool
     seed: int
 
+    def to_content(self) -> Content:
+        """All but the maps, which a state holds."""
+        header: dict[str, Any] = {
+            "map_errors": [[*pair, error] for pair, error in self.map_errors.items()],
+            "messages": list(self.messages),
+            "by_own_key": self.by_own_key,
+            "seed": self.seed,
+        }
+        return header, sample_to_bytes(self.sample, self.seed, compression=None)
+
+    @classmethod
+    def from_content(cls, content: Content, maps: Sequence[FeatureMap]) -> Prepared:
+        """What `to_content` gave."""
+        header, sample = content
+        return cls(
+            load_sample(sample),
+            maps,
+            {(a, b): float(error) for a, b, error in header["map_errors"]},
+            tuple(header["messages"]),
+            header["by_own_key"],
+            header["seed"],
+        )
+
 
 class PassCheckpoint(Checkpoint):
     """What is fixed before pass 1, and what of the rows has been summed.
@@ -92,21 +115,14 @@ class PassCheckpoint(Checkpoint):
         more = sum(x.nbytes for x in prepared.sample.rows) if first else 0
         if not self._is_due(n_bytes + more, final=final):
             return
-        contents = {"base": lambda: _base(prepared)} if first else {}
+        contents = {"base": prepared.to_content} if first else {}
         if self._put({**contents, "state": lambda: _state(states, n_units)}, first=first):
             self._n_units, self._n_rows = n_units, _rows_in(states)
 
     def _take(self, found: Mapping[str, Content]) -> None:
-        (header, sample), (progress, sums) = (found[part] for part in self.parts)
+        base, (progress, sums) = (found[part] for part in self.parts)
         states = _loaded(sums, progress["sizes"])
-        self.prepared = Prepared(
-            load_sample(sample),
-            states[0].maps,
-            {(a, b): float(error) for a, b, error in header["map_errors"]},
-            tuple(header["messages"]),
-            header["by_own_key"],
-            header["seed"],
-        )
+        self.prepared = Prepared.from_content(base, states[0].maps)
         self._n_rows, self._n_units = _rows_in(states), progress["n_units"]
         if self._n_units:
             self.start = Progressed(states[0], self._n_units)
@@ -115,16 +131,6 @@ class PassCheckpoint(Checkpoint):
 
     def _forget(self) -> None:
         self._n_rows = self._n_units = self.start = self.portion = self.prepared = None
-
-
-def _base(prepared: Prepared) -> Content:
-    header: dict[str, Any] = {
-        "map_errors": [[*pair, error] for pair, error in prepared.map_errors.items()],
-        "messages": list(prepared.messages),
-        "by_own_key": prepared.by_own_key,
-        "seed": prepared.seed,
-    }
-    return header, sample_to_bytes(prepared.sample, prepared.seed, compression=None)
 
 
 def _state(states: Sequence[CovarianceAccumulator], n_units: int) -> Content:

@@ -47,6 +47,7 @@ def accumulate(
     start: Progressed | None = None,
     merged: Callable[[Progressed], None] = lambda done: None,
     executor: Executor = IN_PROCESS,
+    units: Sequence[Unit] | None = None,
 ) -> CovarianceAccumulator:
     """Pass 1: all rows into one accumulator; reading runs ahead, and `threads` compute (None: all usable).
 
@@ -61,10 +62,12 @@ def accumulate(
         Called after each unit.
     executor
         Sums the units, each where it is sent; `threads` are for this process.
+    units
+        Only these; None is all of the source.
     """
     done = start or Progressed(CovarianceAccumulator(maps), 0)
     threads = threads or usable_cores()
-    units = units_of(source)[done.n_units :]
+    units = (units_of(source) if units is None else units)[done.n_units :]
     release_memory()
     with product_threads(maps, threads):
         if executor.remote:

@@ -38,7 +38,7 @@ class RayTasks(Executor):
         process is connected to, else that of ``$RAY_ADDRESS``, else starts one on this machine, which `close`
         ends.
     workers
-        Tasks in flight; None is one per core of the cluster.
+        Tasks that run at the same time; None is one per core of the cluster.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class RayTasks(Executor):
 
     @property
     def workers(self) -> int:
-        """Tasks in flight. Connects to the cluster."""
+        """How many tasks run at the same time. Connects to the cluster."""
         return self._n_workers or max(1, int(self._connected().cluster_resources().get("CPU", 1)))
 
     def describe(self) -> str:
@@ -72,14 +72,28 @@ class RayTasks(Executor):
         ray = self._connected()
         shared = ray.put(function)
         task = ray.remote(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")(_task)
+        ahead = _AHEAD * self.workers
+        most = self._n_workers or ahead  # beyond its cores the cluster lets tasks wait by itself
         pending: deque[Any] = deque()
+        running: set[Any] = set()
+        left = iter(items)
         try:
-            for item in items:
-                pending.append(task.remote(shared, pickle.dumps(item, protocol=5)))
-                if len(pending) >= _AHEAD * self.workers:
+            while True:
+                while len(pending) < ahead and len(running) < most:
+                    try:
+                        item = next(left)
+                    except StopIteration:
+                        ahead = 0
+                        break
+                    reference = task.remote(shared, pickle.dumps(item, protocol=5))
+                    pending.append(reference)
+                    running.add(reference)
+                if not pending:
+                    return
+                if pending[0] in running:
+                    running.difference_update(ray.wait(list(running), num_returns=1)[0])
+                else:
                     yield self._taken(pending.popleft())
-            while pending:
-                yield self._taken(pending.popleft())
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
@@ -110,8 +124,8 @@ class RayTasks(Executor):
             ) from error
         if not ray.is_initialized():
             try:
-                with warnings.catch_warnings():  # Lance warns of every fork; those of Ray run other programs
-                    warnings.filterwarnings("ignore", "lance is not fork-safe")
+                with warnings.catch_warnings():  # of forks, which run other programs at once
+                    warnings.filterwarnings("ignore", "lance is not fork-safe|lancedb fork support")
                     ray.init(self._address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, RuntimeError, ValueError) as error:
                 where = self._address or "this machine"

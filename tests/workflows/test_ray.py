@@ -22,7 +22,10 @@ from spec_store.workflows.passes import accumulate
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 # A cluster on this machine is started by forks that run other programs at once.
-pytestmark = pytest.mark.filterwarnings("ignore:lance is not fork-safe")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:lance is not fork-safe"),
+    pytest.mark.filterwarnings("ignore:lancedb fork support"),
+]
 
 N = 3000
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
