@@ -13,10 +13,13 @@ import pyarrow as pa
 def batches(
     n_rows: int, widths: dict[str, int], *, seed: int = 0, rows: int = 20_000
 ) -> Iterator[pa.RecordBatch]:
-    """Groups of very different sizes, each with a centre of its own in every embedding."""
+    """Forty groups of very different sizes; each embedding has one centre for some pairs of them."""
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, 41)
     centres = {c: rng.standard_normal((40, d), dtype=np.float32) for c, d in widths.items()}
+    for i, own in enumerate(centres.values()):
+        for first in range(6 + 2 * i, 40, 2 * len(centres)):  # the largest groups are apart in all
+            own[first + 1] = own[first]
     for start in range(0, n_rows, rows):
         n = min(rows, n_rows - start)
         group = rng.choice(40, size=n, p=share / share.sum())

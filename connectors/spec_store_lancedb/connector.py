@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +16,8 @@ import pyarrow as pa
 from spec_store.connector import Capability, Connector, Location, is_own_result
 from spec_store.errors import InputError, TableNotFoundError
 
-from .creation import opened_or_created
-from .database import connect, folder_of, open_dataset, table_names
+from .creation import opened_or_created, opened_or_created_locally
+from .database import connect, folder_of, local_table, open_dataset, table_names
 from .dataset import retried
 from .source import LanceSource
 
@@ -136,18 +136,14 @@ class LanceDBConnector(Connector):
         options: Mapping[str, str] | None = None,
     ) -> None:
         """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
+        place = local_table(uri, table)
 
         def commit() -> None:
-            handle = opened_or_created(uri, table, rows.schema, options)
-            missing = [f for f in rows.schema if f.name not in handle.schema.names]
-            if missing:
-                handle.add_columns(pa.schema(missing))
-            known = rows.select([name for name in handle.schema.names if name in rows.column_names])
-            if key is not None:
-                merge = handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-                merge.execute(known)
-            elif len(known):
-                handle.add(known)
+            if place is None:
+                held = opened_or_created(uri, table, rows.schema, options).to_lance()
+            else:  # without LanceDB, whose import takes longer than that
+                held = opened_or_created_locally(place, rows.schema)
+            _append(held, rows, key)
 
         retried(commit, f"recording rows in table {table!r}")
 
@@ -163,7 +159,7 @@ class LanceDBConnector(Connector):
             raise InputError(f"Database {uri} can't be written: the folder is read-only.")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _own_errors(batches: Iterator[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
     """Raise what the stream itself raised, instead of what Lance makes of it."""
     raised: list[BaseException] = []
@@ -192,6 +188,16 @@ def _rename_new(staged: Path, place: Path) -> None:
             f"Table {place.stem!r} came to exist in {place.parent} meanwhile: nothing was written. Choose"
             " another name."
         ) from error
+
+
+def _append(held: lance.LanceDataset, rows: pa.Table, key: str | None) -> None:
+    if missing := [f for f in rows.schema if f.name not in held.schema.names]:
+        held.add_columns(pa.schema(missing))
+    rows = rows.select([name for name in held.schema.names if name in rows.column_names])
+    if key is not None:
+        held.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+    elif len(rows):
+        lance.write_dataset(rows, held, mode="append")
 
 
 def _create_remotely(db: Any, table: str, reader: pa.RecordBatchReader) -> None:

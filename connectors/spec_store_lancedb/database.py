@@ -13,13 +13,15 @@ import lance
 
 from spec_store.errors import InputError, RetryError, TableNotFoundError, UnsupportedError, did_you_mean
 
-__all__ = ["CLOUD", "connect", "folder_of", "open_dataset", "open_table", "table_names"]
+__all__ = ["CLOUD", "connect", "folder_of", "local_table", "open_dataset", "open_table", "table_names"]
 
 CLOUD = (
     "LanceDB Cloud serves rows, not data files, so columns can't be streamed or written in place. Copy the"
     " table to a local or object-store database first."
 )
 _SEPARATOR = "$"
+# What a local database with child namespaces keeps them in.
+_MANIFEST = "__manifest"
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 # Lance reads a local path as a URL, whose query begins at a question mark.
 _NOT_IN_PATHS = re.compile(r"[?\x00-\x1f]")
@@ -81,6 +83,14 @@ def table_names(db: Any, namespace: Sequence[str] = ()) -> list[str]:
                 return names
 
 
+def local_table(uri: str, table: str) -> Path | None:
+    """Where a local database that exists has, or would have, a table; None where LanceDB has to say."""
+    folder = folder_of(uri)
+    if folder is None or not folder.is_dir() or not _PLAIN_NAME.fullmatch(table):
+        return None
+    return folder.absolute() / f"{table}.lance"
+
+
 def open_table(db: Any, table: str | None) -> Any:
     """A handle on a table; one in a child namespace by the name that LanceDB shows, ``namespace$table``.
 
@@ -92,8 +102,7 @@ def open_table(db: Any, table: str | None) -> Any:
     known = table_names(db, namespace)
     if name not in known:
         names = [_SEPARATOR.join([*namespace, n]) for n in known]
-        hint = did_you_mean(table, names) + _namespaces(db, namespace)
-        raise TableNotFoundError(f"No table {table!r} in database {db.uri}. {hint}")
+        raise _not_found(table, db.uri, names, _namespaces(db, namespace))
     with _reaching(db.uri):
         try:
             return db.open_table(name, namespace_path=namespace)
@@ -108,13 +117,17 @@ def open_dataset(uri: str, table: str | None, options: Mapping[str, str] | None)
 
     A table in a local folder is opened by its path.
     """
-    folder = folder_of(uri)
-    if folder is not None and table is not None and _PLAIN_NAME.fullmatch(table):
-        path = folder.absolute() / f"{table}.lance"
-        if path.is_dir():
-            with _reaching(uri):
-                return lance.dataset(str(path))
+    path = None if table is None else local_table(uri, table)
+    if path is not None and path.is_dir():
+        with _reaching(uri):
+            return lance.dataset(str(path))
+    if path is not None and not (path.parent / _MANIFEST).exists():
+        raise _not_found(table or "", uri, sorted(p.stem for p in path.parent.glob("*.lance")))
     return open_table(connect(uri, options), table).to_lance()
+
+
+def _not_found(table: str, uri: str, names: Sequence[str], more: str = "") -> TableNotFoundError:
+    return TableNotFoundError(f"No table {table!r} in database {uri}. {did_you_mean(table, names)}{more}")
 
 
 def _namespaces(db: Any, namespace: Sequence[str]) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lance
+import pyarrow as pa
 from lance.commit import CommitConflictError
 
 from spec_store.errors import RetryError
 from spec_store.stores.filters import parenthesized
+from spec_store.stores.streaming import ordered_map
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -23,6 +25,7 @@ __all__ = [
     "latest",
     "local_folder",
     "pause",
+    "read_ahead",
     "retried",
     "scan",
 ]
@@ -30,6 +33,11 @@ __all__ = [
 MAX_ATTEMPTS = 20
 _IO_BUFFER = 32 << 20
 _CONFLICTS = ("commit conflict", "incompatible transaction", "too many concurrent writers")
+# Of rows that are read in one request, while those before are computed with: Lance holds pages, which may be
+# of any size, several times over.
+_AHEAD_BYTES = 48 << 20
+# Of a row's vector whose width the schema does not tell.
+_ASSUMED_BYTES = 4096
 T = TypeVar("T")
 
 
@@ -140,3 +148,43 @@ def scan(
         late_materialization=late,
         **chosen,
     )
+
+
+def read_ahead(
+    dataset: lance.LanceDataset,
+    columns: Sequence[str],
+    batch_rows: int,
+    part: FragmentRange,
+    *,
+    with_row_address: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """All rows of a part in order, some 48 MB at a time: the next are read while these are computed with.
+
+    A scan of the whole part would take memory by the pages in which the file was written.
+    """
+
+    def read(start: int) -> list[pa.RecordBatch]:
+        piece = FragmentRange(part.fragment, start, min(start + step, part.stop))
+        scanner = scan(dataset, columns, None, batch_rows, part=piece, with_row_address=with_row_address)
+        return list(scanner.to_batches())
+
+    per_batch = max(batch_rows * _row_bytes(dataset.schema, columns), 1)
+    step = batch_rows * max(_AHEAD_BYTES // per_batch, 1)
+    for batches in ordered_map(read, range(part.start, part.stop, step), workers=1):
+        while batches:
+            yield batches.pop(0)
+
+
+def _row_bytes(schema: pa.Schema, columns: Sequence[str]) -> int:
+    """Bytes of some columns' values in a row, about."""
+    known = {f.name: f.type for f in schema}
+    return sum(_value_bytes(known.get(column)) for column in columns)
+
+
+def _value_bytes(kind: pa.DataType | None) -> int:
+    if kind is not None and pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size) * _value_bytes(kind.value_type)
+    try:
+        return _ASSUMED_BYTES if kind is None else max(kind.bit_width // 8, 1)
+    except ValueError:  # of no fixed width
+        return _ASSUMED_BYTES

@@ -40,7 +40,7 @@ from .annotate import annotate, drop_annotations, stage_part
 from .changes import Changes, freshness
 from .columns import foreign_columns
 from .database import folder_of
-from .dataset import FragmentRange, held_version, latest, local_folder, retried, scan
+from .dataset import FragmentRange, held_version, latest, local_folder, read_ahead, retried, scan
 from .recovery import leftovers, remove_leftovers, repair
 from .selection import SelectedRows
 from .staging import Inputs
@@ -147,6 +147,8 @@ class LanceSource(Source):
         for column in columns:
             find_field(self, column)
         part = None if partition is None else self._range(partition)
+        if part is not None and where is None and columns:
+            return (b.select([_KEY, *columns]) for b in read_ahead(self._dataset, columns, batch_rows, part))
         with _filter_errors(where):
             scanner = scan(self._dataset, columns, where, batch_rows, part=part)
             if where is not None:

@@ -20,7 +20,7 @@ from spec_store.connector import Annotation
 from spec_store.errors import RetryError, SpecStoreError
 from spec_store.stores.streaming import ordered_map
 
-from .dataset import local_folder, scan
+from .dataset import FragmentRange, local_folder, read_ahead, scan
 from .ledger import Staged
 
 __all__ = [
@@ -191,9 +191,12 @@ def _computed(
     dataset: lance.LanceDataset, fragment: lance.LanceFragment, annotation: Annotation
 ) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
     """Offsets within the fragment of its live, selected rows, and their result columns, in order."""
-    scanner = scan(
-        dataset, annotation.reads, annotation.where, annotation.batch_rows, [fragment], with_row_address=True
-    )
+    reads, where, rows = annotation.reads, annotation.where, annotation.batch_rows
+    if where is None and reads:
+        whole = FragmentRange(fragment, 0, fragment.count_rows())
+        batches = read_ahead(dataset, reads, rows, whole, with_row_address=True)
+    else:
+        batches = scan(dataset, reads, where, rows, [fragment], with_row_address=True).to_batches()
     order = ["_rowid", *annotation.reads]
 
     def compute(batch: pa.RecordBatch) -> tuple[NDArray[np.int64], pa.RecordBatch]:
@@ -205,7 +208,7 @@ def _computed(
             )
         return offsets, result
 
-    for offsets, result in ordered_map(compute, scanner.to_batches(), workers=annotation.workers):
+    for offsets, result in ordered_map(compute, batches, workers=annotation.workers):
         annotation.progress(len(offsets))
         yield offsets, result
 

@@ -50,6 +50,7 @@ _LEAST_MEMBERS = 20
 _RECORDED = 1.25
 _Z95 = 1.96
 _RESAMPLES = 400
+_CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -437,7 +438,12 @@ def _cohesion(kernel: NDArray[np.float32], members: NDArray[np.bool_]) -> float:
 def _energy(kernel: NDArray[np.float32], members: NDArray[np.bool_]) -> float:
     share = float(members.mean())
     indicator = (members - share) / np.sqrt(max(share * (1 - share), 1e-12))
-    projected = kernel.T.astype(np.float64) @ indicator / len(kernel)
+    as_kernel = indicator.astype(kernel.dtype)
+    projected = np.zeros(kernel.shape[1])
+    for start in range(0, len(kernel), _CHUNK_ROWS):  # a copy of all rows in float64 would take longer
+        chunk = slice(start, start + _CHUNK_ROWS)
+        projected += as_kernel[chunk] @ kernel[chunk]
+    projected /= len(kernel)
     return float(projected @ projected)
 
 

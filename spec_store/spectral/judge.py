@@ -170,13 +170,14 @@ def judge(
     for j in np.flatnonzero((n >= _LEAST_TESTED) & (2 * n <= len(tested))):
         for e in (0, 1):
             capture[e, j], contrast[e, j], spread[e, j] = _ranked(scores[e][j], is_member[j], int(n[j]))
-        around = _nearest(scores[0][j], int(_NEAR * n[j]))
-        near[j] = np.isin(_nearest(scores[1][j], int(n[j])), around).mean()
+        around = _is_nearest(scores[0][j], int(_NEAR * n[j]))
+        near[j] = around[_is_nearest(scores[1][j], int(n[j]))].mean()
     return Figures(n, n / max(len(tested), 1), capture, contrast, spread, near)
 
 
-def _nearest(scores: NDArray[np.float32], n: int) -> NDArray[np.intp]:
-    return np.argpartition(-scores, n - 1)[:n]
+def _is_nearest(scores: NDArray[np.float32], n: int) -> NDArray[np.bool_]:
+    """Which rows are the `n` nearest, and those as near as the last of them."""
+    return np.asarray(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
 
 
 def _ranked(scores: NDArray[np.float32], member: NDArray[np.bool_], n: int) -> tuple[float, float, float]:

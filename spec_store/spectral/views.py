@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
+from ..stores.streaming import ordered_map
 from .candidates import SampledRows
 from .clusters import Cluster
 
@@ -59,12 +61,16 @@ class OtherView:
     family: int = field(default=0)
 
 
-def views_of_others(rows: SampledRows, clusters: Sequence[Cluster], *, seed: int) -> dict[int, OtherView]:
+def views_of_others(
+    rows: SampledRows, clusters: Sequence[Cluster], *, seed: int, threads: int = 1
+) -> dict[int, OtherView]:
     """By number, how the other embedding sees each cluster; see `OtherView`.
 
     Cost: for each cluster 200 x n kernel values of the other embedding.
     """
-    found = {c.number: _view(rows, c, clusters, seed) for c in clusters}
+    with threadpool_limits(1, user_api="blas"):
+        views = list(ordered_map(lambda c: _view(rows, c, clusters, seed), clusters, workers=threads))
+    found = {c.number: view for c, view in zip(clusters, views, strict=True)}
     family = families(clusters, found)
     return {
         number: OtherView(v.kind, v.merged_with, v.others, v.purity, family[number])
@@ -133,7 +139,8 @@ def _purity(kernel: NDArray[np.float32], members: NDArray[np.bool_], seed: int) 
     scores = kernel[chosen] @ kernel.T
     scores[np.arange(len(chosen)), chosen] = -np.inf
     k = min(_NEIGHBOURS, int(members.sum()) - 1)
-    near = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    bar = np.partition(scores, len(members) - k, axis=1)[:, len(members) - k, None]
+    near = np.argwhere(scores >= bar)[:, 1]
     return float(members[near].mean())
 
 

@@ -140,7 +140,7 @@ def list_clusters(
     first = run.next_number if run else 1
     found = find_clusters(rows, seed=seed, recorded=recorded, first_number=first, threads=threads)
     clusters = found.clusters
-    views = views_of_others(rows, clusters, seed=seed)
+    views = views_of_others(rows, clusters, seed=seed, threads=threads)
     numbers = {c.number for c in clusters}
     changes = None
     if run:

@@ -100,8 +100,13 @@ def test_the_kernel_itself_is_averaged_over_64_members_at_most():
     rows = np.random.default_rng(0).standard_normal((400, 3))
     everyone, tested = np.ones((200, 1), bool), np.arange(200, 400)
     found = by_gaussian(rows, 1.0)(tested, np.arange(200), everyone)
-    some = gaussian(rows, 1.0)[np.ix_(tested, np.arange(0, 200, 4))].mean(axis=1)
+    shuffled = np.random.default_rng(0).permutation(400)[:200]
+    some = gaussian(rows, 1.0)[np.ix_(tested, np.argsort(shuffled)[:64])].mean(axis=1)
     np.testing.assert_allclose(found[:, 0], some, rtol=1e-5)
+    few = np.repeat([[True], [False]], [40, 160], axis=0)
+    alone = by_gaussian(rows, 1.0)(tested, np.arange(200), np.concatenate([few, everyone], axis=1))
+    np.testing.assert_allclose(alone[:, 0], gaussian(rows, 1.0)[200:, :40].mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(alone[:, 1], some, rtol=1e-5)
 
 
 @pytest.mark.parametrize("similarity", [by_features(A.astype(np.float32)), by_gaussian(A, 0.7)])
