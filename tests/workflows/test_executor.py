@@ -26,6 +26,7 @@ from spec_store.stores.join import Joined
 from spec_store.stores.view import View
 from spec_store.workflows.executor import Processes, RayTasks, executor_for
 from spec_store.workflows.passes import accumulate
+from spec_store.workflows.units import Progressed, units_of
 
 N = 6000
 OPTIONS = {"kernel": "cosine", "sample_rows": 800, "batch_rows": 256, "describe": False}
@@ -179,6 +180,12 @@ def test_the_state_is_the_same_to_the_bit_in_threads_and_processes(images, data,
     assert len(rows) == len(merged) > (0 if kind == "memory" else 4)
     assert np.array_equal(np.triu(there.products), np.triu(here.products))
     assert np.array_equal(there.sums, here.sums)
+    if kind == "table":  # interrupted after two units, and continued by others
+        first = accumulate(source, maps, **options, progress=rows.append, units=units_of(source)[:2])
+        there = accumulate(
+            source, maps, **options, progress=rows.append, executor=workers, start=Progressed(first, 2)
+        )
+        assert np.array_equal(np.triu(there.products), np.triu(here.products))
 
 
 # --- both passes
