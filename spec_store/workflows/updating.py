@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from ..connector import Annotation, Location, Published, Source
 from ..errors import InputError, RetryError, sentence
+from ..executor import IN_PROCESS, Executor
 from ..options import CompareOptions
 from ..progress import Progress, timed
 from ..runs.records import ComparisonRecord, ModelsRecord, RunRecord, publication_of
@@ -37,8 +38,9 @@ _RUN = b"spec_store.run"
 class States:
     """The states of recorded runs, each loaded and brought up to date once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, executor: Executor = IN_PROCESS) -> None:
         self._registry = registry
+        self.executor = executor
         self._folded: dict[str, Folded] = {}
         self._owners: dict[str, ComparisonRecord | ModelsRecord] = {}
 
@@ -58,7 +60,15 @@ class States:
             kept = kept_state(source.location, owner.run_id)
             version = owner.source_version if owner.state_version is None else owner.state_version
             options = CompareOptions.from_json(owner.options)
-            found = fold(kept, source, version, options, progress, is_share=owner.fit is not None)
+            found = fold(
+                kept,
+                source,
+                version,
+                options,
+                progress,
+                is_share=owner.fit is not None,
+                executor=self.executor,
+            )
             if owner.run_id != run.run_id and found.version != version:
                 renewed = replace(owner, state_version=found.version)
                 self._registry.renew(renewed, found.state.to_bytes())
@@ -178,6 +188,7 @@ class ClusterJob:
             batch_rows=options.batch_rows,
             workers=options.threads or usable_cores(),
             progress=lambda rows: progress(stage, rows, n_rows),
+            executor=self.states.executor,
         )
         with one_blas_thread():
             return source.annotate(annotation)
@@ -240,6 +251,7 @@ class ClusterJob:
             n_scored=source.count(options.where) if self._is_share(folded) else None,
             warnings=(*source.notes, *rows.warnings),
             seconds=seconds,
+            executor=self.states.executor,
         )
         asked = replace(options, prefix=run.prefix)
         new = compared(basis, Question(self.pair, asked, earlier)).write(progress=progress)

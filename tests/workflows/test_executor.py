@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import lancedb
@@ -25,6 +26,7 @@ from spec_store.stores.join import Joined
 from spec_store.stores.view import View
 from spec_store.workflows.executor import Processes, RayTasks, executor_for
 from spec_store.workflows.passes import accumulate
+from spec_store.workflows.units import Progressed, units_of
 
 N = 6000
 OPTIONS = {"kernel": "cosine", "sample_rows": 800, "batch_rows": 256, "describe": False}
@@ -178,6 +180,12 @@ def test_the_state_is_the_same_to_the_bit_in_threads_and_processes(images, data,
     assert len(rows) == len(merged) > (0 if kind == "memory" else 4)
     assert np.array_equal(np.triu(there.products), np.triu(here.products))
     assert np.array_equal(there.sums, here.sums)
+    if kind == "table":  # interrupted after two units, and continued by others
+        first = accumulate(source, maps, **options, progress=rows.append, units=units_of(source)[:2])
+        there = accumulate(
+            source, maps, **options, progress=rows.append, executor=workers, start=Progressed(first, 2)
+        )
+        assert np.array_equal(np.triu(there.products), np.triu(here.products))
 
 
 # --- both passes
@@ -226,6 +234,24 @@ def test_models_alignments_files_and_recorded_runs_take_processes_too(images, wo
     table = read(images)
     assert table["again_cluster"] == table["spec_clip_dino_cluster"]
     assert table["threads"] == table["processes"]
+
+
+def test_updates_share_out_what_they_read_and_write(images, workers, data):
+    db, table = str(images), lancedb.connect(images).open_table("images")
+    for prefix in ("here", "there"):
+        spec_store.compare("images", ["clip", "dino"], db=db, write=True, prefix=prefix, **OPTIONS)
+    table.add(data.slice(0, 300).set_column(0, "id", pa.array(np.arange(9000, 9300))))
+    dataset = table.to_lance()
+    dataset.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)  # what changed is not known
+    (one,) = spec_store.update("images", prefix="here", db=db)
+    (two,) = spec_store.update("images", prefix="there", db=db, executor=workers)
+    assert one.state == two.state == "read again"
+    assert one.n_rows == two.n_rows == table.count_rows()
+    assert one.coverage == two.coverage
+    found = read(images)
+    for name in ("cluster", "clusters", "side", "score", "scores"):
+        assert found[f"here_{name}"] == found[f"there_{name}"]
+    assert found["there_score"].null_count == 0
 
 
 def test_fewer_parts_than_workers_are_told(tmp_path, data):
