@@ -16,14 +16,14 @@ import pyarrow as pa
 from spec_store.errors import RetryError, TableNotFoundError
 
 from .database import connect, folder_of, open_table
-from .lease import lease_seconds, take
-from .objects import Objects, objects_at
+from .dataset import local_folder
+from .lease import is_dead, lease_seconds, take
+from .objects import FOLDER, Objects, objects_at
 
-__all__ = ["CREATING", "opened_or_created", "opened_or_created_locally"]
+__all__ = ["abandoned_creations", "opened_or_created", "opened_or_created_locally"]
 
-CREATING = "create-"
-"""With this begins the name of the object of one who creates a table in an object store."""
-
+# With this begins the name of the object of one who creates a table in an object store.
+_CREATING = "create-"
 _PAUSE = 0.1
 # Of tables that are made without LanceDB: one that all versions of it read and write.
 _FILE_VERSION = "2.1"
@@ -66,7 +66,7 @@ def _claimed(objects: Objects | None, table: str) -> Iterator[None]:
         yield
         return
     end = time.monotonic() + 2 * lease_seconds()
-    while (lease := take(objects, f"{CREATING}{table}", create=True)) is None:
+    while (lease := take(objects, f"{_CREATING}{table}", create=True)) is None:
         if time.monotonic() > end:
             raise RetryError(f"Table {table!r} is being created by another process. Try again.")
         time.sleep(_PAUSE)
@@ -74,6 +74,23 @@ def _claimed(objects: Objects | None, table: str) -> Iterator[None]:
         yield
     finally:
         lease.release(remove=True)
+
+
+def abandoned_creations(dataset: lance.LanceDataset, *, remove: bool) -> list[str]:
+    """Objects of processes that were killed while they created a table of the same database."""
+    if local_folder(dataset) is not None:
+        return []
+    objects = objects_at(dataset.uri.rstrip("/").rpartition("/")[0], dataset.initial_storage_options)
+    if objects is None:
+        return []
+    found = []
+    for name in sorted(n for n in objects.ages() if n.startswith(_CREATING)):
+        held = objects.get(name)
+        if held is not None and is_dead(held):
+            found.append(f"../{FOLDER}/{name}")
+            if remove and (lease := take(objects, name, create=False)):
+                lease.release(remove=True)
+    return found
 
 
 def opened_or_created_locally(place: Path, schema: pa.Schema) -> lance.LanceDataset:

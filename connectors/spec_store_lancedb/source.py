@@ -39,6 +39,7 @@ from spec_store.stores.filters import parenthesized
 from .annotate import annotate, drop_annotations, stage_part
 from .changes import Changes, freshness
 from .columns import foreign_columns
+from .creation import abandoned_creations
 from .database import folder_of
 from .dataset import FragmentRange, held_version, latest, local_folder, read_ahead, retried, scan
 from .recovery import leftovers, remove_leftovers, repair
@@ -184,6 +185,7 @@ class LanceSource(Source):
         """Column files, ledgers and clones of killed runs, and what they kept to be continued from."""
         with storage_errors(self.describe()):
             found = leftovers(self._dataset) + unclaimed(self._dataset, remove=remove)
+            found += abandoned_creations(self._dataset, remove=remove)
             if remove:
                 remove_leftovers(self._dataset, self.describe())
         return found

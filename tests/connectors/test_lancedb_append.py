@@ -1,5 +1,9 @@
 """Rows appended to the tables that all runs of a database share, by several at once."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 
 import pyarrow as pa
@@ -47,3 +51,24 @@ def test_a_table_that_several_create_at_once_has_the_rows_of_all(place):
     source = connector.open(uri, table="runs", options=options)
     found = [run for batch in source.batches(["run_id"]) for run in batch["run_id"].to_pylist()]
     assert sorted(found) == [f"run-{i}" for i in range(WRITERS)]
+
+
+def test_what_one_who_was_killed_while_creating_left_is_cleaned_and_hinders_nobody():
+    with s3_server.running() as server:
+        uri = server.make_table("db-creating")
+        code = (
+            "import json, os, signal\n"
+            "from spec_store_lancedb import creation\n"
+            "from spec_store_lancedb.objects import objects_at\n"
+            "options = json.loads(os.environ['STORAGE_OPTIONS'])\n"
+            f"with creation._claimed(objects_at({uri!r}, options), 'runs'):\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        environment = {**os.environ, "STORAGE_OPTIONS": json.dumps(server.options)}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+        assert server.names("db-creating/_spec_store/") == {"create-runs"}
+        source = server.open(uri)
+        assert source.leftovers() == ["../_spec_store/create-runs"]
+        get_connector("lancedb").append(uri, "other", pa.table({"a": [1]}), options=server.options)
+        source.leftovers(remove=True)
+        assert server.names("db-creating/_spec_store/") == set()
