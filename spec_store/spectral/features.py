@@ -241,9 +241,7 @@ class NystroemMap(FeatureMap):
         half_sq = 0.5 * np.einsum("ij,ij->i", z, z)
         object.__setattr__(self, "_exact", (z, half_sq))
         coordinates = z if self.basis is None else z @ self.basis.T
-        # Of rows of unit length the constant is the whole of what is not a product.
-        constant = half_sq + 0.5 if self.normalize else half_sq
-        scaled = coordinates * self.bandwidth**-2, constant * self.bandwidth**-2
+        scaled = coordinates * self.bandwidth**-2, half_sq * self.bandwidth**-2
         object.__setattr__(self, "_scaled", tuple(a.astype(self.dtype) for a in scaled))
         if self.basis is not None:
             object.__setattr__(self, "_directions", self.basis.T.astype(self.dtype))
@@ -286,7 +284,7 @@ class NystroemMap(FeatureMap):
         out: NDArray[Any],
     ) -> None:
         """Kernel columns of rows x / lengths, whose squared lengths are given, into `out`."""
-        coordinates, constant = self._scaled  # type: ignore[attr-defined]  # set in __post_init__
+        coordinates, half_sq = self._scaled  # type: ignore[attr-defined]  # set in __post_init__
         divisor = lengths.astype(self.dtype)[:, None]
         if self.basis is None:
             np.matmul(x, coordinates.T, out=out)
@@ -295,9 +293,8 @@ class NystroemMap(FeatureMap):
             x = x @ self._directions  # type: ignore[attr-defined]  # likewise
             x /= divisor
             np.matmul(x, coordinates.T, out=out)
-        out -= constant
-        if not self.normalize:
-            out -= (0.5 * self.bandwidth**-2 * sq_norms).astype(self.dtype)[:, None]
+        out -= half_sq
+        out -= (0.5 * self.bandwidth**-2 * sq_norms).astype(self.dtype)[:, None]
         np.minimum(out, 0.0, out=out)
         np.exp(out, out=out)
 

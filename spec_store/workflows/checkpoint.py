@@ -139,7 +139,8 @@ class Checkpoint(ABC):
         self._gave_up = workspace is None
         self._stem = stem
         self._claim: Claim | None = None
-        self._last = time.monotonic()
+        self._began = self._last = time.monotonic()
+        self._spent = 0.0
         self._cost: float | None = None
 
     @property
@@ -160,17 +161,24 @@ class Checkpoint(ABC):
         """For a person whose run was interrupted: that it can be continued; empty where it can't."""
         return f"The same command continues it {self.progress}." if self.progress else ""
 
-    def _is_due(self, n_bytes: int) -> bool:
-        """Whether a checkpoint of this size is small beside the time since the last one."""
+    def _is_due(self, n_bytes: int, *, final: bool = False) -> bool:
+        """Whether to keep so much now: all checkpoints together take a small share of the run's time.
+
+        Parameters
+        ----------
+        final
+            Nothing more is to be kept later; else some seconds pass between two.
+        """
         if self._workspace is None or self._gave_up:
             return False
         least = float(os.environ.get(SECONDS_VARIABLE, _FIRST_SECONDS))
         if least == 0:
             return True
-        passed = time.monotonic() - self._last
-        if self._cost is not None:
-            return passed >= self._cost / _SHARE
-        return passed >= max(least, n_bytes / self._workspace.bytes_per_second / _SHARE)
+        now = time.monotonic()
+        expected = n_bytes / self._workspace.bytes_per_second if self._cost is None else self._cost
+        if self._spent + expected > _SHARE * (now - self._began) or now - self._began < least:
+            return False
+        return final or now - self._last >= max(least, expected / _SHARE)
 
     def _put(self, contents: Mapping[str, Callable[[], Content]], *, first: bool) -> bool:
         """Keep parts; whether they are. What fails is told, and no reason to stop a run."""
@@ -187,6 +195,7 @@ class Checkpoint(ABC):
             self._give_up(f"progress can't be kept to continue from ({error})")
             return False
         self._last = time.monotonic()
+        self._spent += self._last - began
         self._cost = None if first else self._last - began
         return True
 

@@ -98,16 +98,23 @@ class PassCheckpoint(Checkpoint):
         """As of the state that is kept."""
         return "" if self._n_rows is None else f"after {self._n_rows:,} rows of its first pass"
 
-    def keep(self, prepared: Prepared, done: Progressed | Portion) -> None:
-        """Keep the progress, where it is time to: of all rows as they are summed, of a share at the end."""
+    def keep(self, prepared: Prepared, done: Progressed | Portion, *, final: bool = False) -> None:
+        """Keep the progress, where it is time to: of all rows as they are summed, of a share at the end.
+
+        Parameters
+        ----------
+        final
+            The pass is complete.
+        """
         states = (done.state,) if isinstance(done, Progressed) else done.groups
         n_units = done.n_units if isinstance(done, Progressed) else 0
         n_bytes = 4 * len(states) * states[0].n_columns ** 2
         if n_units == self._n_units or n_bytes > _LARGEST_STATE:
             return
-        if not self._is_due(n_bytes + sum(x.nbytes for x in prepared.sample.rows)):
-            return
         first = self._n_units is None
+        more = sum(x.nbytes for x in prepared.sample.rows) if first else 0
+        if not self._is_due(n_bytes + more, final=final):
+            return
         contents = {"base": prepared.to_content} if first else {}
         if self._put({**contents, "state": lambda: _state(states, n_units)}, first=first):
             self._n_units, self._n_rows = n_units, _rows_in(states)

@@ -141,7 +141,8 @@ def test_pandas_polars_duckdb_and_hugging_face_are_read_and_their_vectors_compar
     for name, frame in frames.items():
         assert ids(wrap(frame)) == list(range(300)), name
         found = spec_store.compare(frame, ["a", "b"], key="id", dim=40).eigenvalues["a"]
-        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
+        # Rounding of float32 features moves every eigenvalue by a like amount, the small ones' too.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected[0], err_msg=name)
 
 
 def test_a_reader_that_one_pass_uses_up_is_refused_with_the_remedy():

@@ -92,7 +92,7 @@ class Crash(BaseException):
     """What no part of the program expects."""
 
 
-def crash():
+def crash(calls):
     raise Crash
 
 
@@ -262,8 +262,8 @@ def test_several_models_are_continued_too(db):
 def test_ctrl_c_says_that_the_same_command_continues(db, monkeypatch):
     inner = PassCheckpoint.keep
 
-    def keep(self, prepared, done):
-        inner(self, prepared, done)
+    def keep(self, prepared, done, **more):
+        inner(self, prepared, done, **more)
         if done.n_units == 2:
             raise KeyboardInterrupt
 
