@@ -2,7 +2,8 @@
 
 The pieces, each usable alone: `compare` and `Comparison`; `CovarianceAccumulator`, feature maps and
 `solve`; `query`, `clusters`, `members`, `report`, `export`, `list_runs` and `undo` on an annotated
-table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models.
+table; `update` and `status` while it changes; `align`, `load_map` and `gate` for a switch of models;
+`Processes`, `RayTasks` and `Job` to share out the work.
 """
 
 from importlib import import_module
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from .workflows.alignment import Alignment
     from .workflows.compare import compare
     from .workflows.comparison import Comparison
+    from .workflows.executor import Processes, RayTasks
     from .workflows.export import Exported, export
     from .workflows.gate import Gate, GateOptions, gate
+    from .workflows.job import Job
     from .workflows.members import Members, members
     from .workflows.models import ModelComparison, compare_models
     from .workflows.query import clusters, list_runs, query, undo
@@ -49,12 +52,15 @@ _HOMES = {
     "FeatureMap": ".spectral.features",
     "Gate": ".workflows.gate",
     "GateOptions": ".workflows.gate",
+    "Job": ".workflows.job",
     "Location": ".connector",
     "Members": ".workflows.members",
     "ModelComparison": ".workflows.models",
     "Modes": ".spectral.spectrum",
     "NystroemMap": ".spectral.features",
+    "Processes": ".workflows.executor",
     "RandomFourierMap": ".spectral.features",
+    "RayTasks": ".workflows.executor",
     "ReportOptions": ".reporting.options",
     "SpecStoreError": ".errors",
     "Spectrum": ".spectral.spectrum",
@@ -99,12 +105,15 @@ __all__ = [
     "FeatureMap",
     "Gate",
     "GateOptions",
+    "Job",
     "Location",
     "Members",
     "ModelComparison",
     "Modes",
     "NystroemMap",
+    "Processes",
     "RandomFourierMap",
+    "RayTasks",
     "ReportOptions",
     "SpecStoreError",
     "Spectrum",

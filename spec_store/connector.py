@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from .errors import (
     UnsupportedError,
     did_you_mean,
 )
+from .executor import IN_PROCESS, Executor
 from .keys import smallest_hashes
 
 __all__ = [
@@ -128,9 +129,13 @@ class Annotation:
     batch_rows
         The largest batch handed to `compute`.
     workers
-        Threads in which `compute` is to be called.
+        Threads in which `compute` is to be called, here or by each of the executor's workers.
+    progress
+        Called here, with the rows that were computed since the last call.
+    executor
+        Where parts of the source are to be computed and written, if the store can do that in parts.
 
-    An annotation pickles where `compute` and `progress` do.
+    An annotation pickles where `compute` does, as `detached`.
     """
 
     schema: pa.Schema
@@ -144,6 +149,11 @@ class Annotation:
     progress: Callable[[int], None] = field(default=_no_progress, compare=False)
     column_metadata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     since: int | None = None
+    executor: Executor = field(default=IN_PROCESS, compare=False)
+
+    def detached(self, workers: int) -> Annotation:
+        """For a worker elsewhere, which computes in that number of threads: with nothing of this process."""
+        return replace(self, workers=workers, progress=_no_progress, executor=IN_PROCESS)
 
     @property
     def marks(self) -> dict[str, dict[str, str]]:
@@ -226,7 +236,14 @@ class Workspace(ABC):
     They are no part of the table: no reader sees them, and the place is gone when it is empty. Names are
     letters, digits and hyphens, and may have an ending behind a dot. A name without its ending can be
     claimed: what is kept under it belongs to one run then, for as long as that lives.
+
+    Attributes
+    ----------
+    bytes_per_second
+        A cautious guess of how fast it is written.
     """
+
+    bytes_per_second: ClassVar[float] = 5e7
 
     @abstractmethod
     def put(self, name: str, data: bytes) -> None:
@@ -426,6 +443,24 @@ class Source(ABC):
         blocked and never lose a row. Raises RetryError when they keep winning.
         """
         raise UnsupportedError(f"{self.describe()} can't be annotated.")
+
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """Compute one of `n_parts` shares of the result columns, and keep it beside the table.
+
+        An `annotate` of an equal annotation, in whatever process, publishes what is kept and computes the
+        rest. Several processes may stage at the same time, and a share may be staged again. What is kept is a
+        leftover until then: another annotation of the table removes it.
+
+        Parameters
+        ----------
+        part
+            From 0; which rows it has is a function of the table and `n_parts` alone.
+
+        Returns
+        -------
+        Rows that were computed.
+        """
+        raise UnsupportedError(f"{self.describe()} can't be annotated in parts.")
 
     def undo(self, columns: Sequence[str]) -> None:
         """Remove result columns that spec-store wrote; anyone else's are refused."""

@@ -15,6 +15,7 @@ __all__ = [
     "LARGEST_BATCH",
     "LARGEST_SEED",
     "MOST_THREADS",
+    "MOST_WORKERS",
     "CompareOptions",
     "Features",
     "Kernel",
@@ -29,6 +30,7 @@ __all__ = [
 LARGEST_BATCH = 1 << 20
 LARGEST_SEED = (1 << 31) - 1  # k-means takes 32 bits
 MOST_THREADS = 1024
+MOST_WORKERS = 1024
 
 Kernel = Literal["gaussian", "cosine"]
 Features = Literal["nystroem", "orf", "rff"]

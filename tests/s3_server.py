@@ -57,6 +57,11 @@ class S3:
     def dataset(self, uri, table="images"):
         return lance.dataset(f"{uri}/{table}.lance", storage_options=self.options)
 
+    def names(self, prefix):
+        """Of all objects that begin so, without that."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        return {o["Key"].removeprefix(prefix) for page in pages for o in page.get("Contents", [])}
+
     def objects(self, uri, table="images"):
         """Names of a table's objects."""
         prefix = uri.removeprefix(f"s3://{BUCKET}/")

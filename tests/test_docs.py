@@ -51,7 +51,8 @@ def test_readme_names_every_command_and_result_column():
 
 
 def test_every_command_and_option_says_what_it_does():
-    for name, command in main.commands.items():
+    steps = main.commands["worker"].commands
+    for name, command in [*main.commands.items(), *steps.items()]:
         assert command.help, name
         for option in command.params:
             if isinstance(option, click.Option) and option.name != "kernel":
@@ -96,6 +97,15 @@ def test_options_and_the_command_line_agree(command, options, needed, no_default
     for name, default in fields.items():
         if name not in no_default:
             assert defaults[name] == default, name
+
+
+def test_a_job_is_prepared_with_the_options_of_a_comparison():
+    compare, prepare = main.commands["compare"], main.commands["worker"].commands["prepare"]
+    needed = ["--table", "images", "--cols", "clip,dino"]
+    given = compare.make_context("compare", list(needed)).params
+    offered = prepare.make_context("prepare", [*needed, "--job", "job"]).params
+    for name in spec_store.CompareOptions().to_json():
+        assert offered[name] == given[name], name
 
 
 def test_every_public_name_is_documented():

@@ -29,7 +29,7 @@ def test_the_template_passes_the_suite(environment, tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(TEMPLATE)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "26 passed" in done.stdout
+    assert "28 passed" in done.stdout
 
 
 def test_the_template_is_as_short_as_it_says():

@@ -57,7 +57,7 @@ reveal_type(alignment.after.search_10)  # float
 gate = spec_store.gate("images", "clip", "dino", slices=["label = 'cat'"], budget="10%")
 reveal_type(gate)  # Gate
 reveal_type(gate.overall.search_overlap.value)  # float | None
-reveal_type(spec_store.update("images"))  # list[Updated]
+reveal_type(spec_store.update("images"))  # list[Updated | UpdatedClusters]
 reveal_type(spec_store.members("images", 1)[1])  # Members
 reveal_type(spec_store.clusters("images").run)  # ComparisonRecord
 reveal_type(spec_store.undo("images", prefix="spec_clip_dino"))  # list[str]

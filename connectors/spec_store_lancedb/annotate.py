@@ -11,12 +11,14 @@ finished or undone by the next command, see `recovery`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from enum import Enum
 
 import lance
 
 from spec_store.connector import Annotation, Published
 from spec_store.errors import ColumnClashError, RetryError
+from spec_store.executor import idle_workers
 
 from .changes import unsettled_fragments
 from .columns import (
@@ -30,22 +32,24 @@ from .dataset import MAX_ATTEMPTS, held_version, is_conflict, latest, local_fold
 from .dry_run import dry_run_commit
 from .interrupts import deferred_interrupt
 from .lease import LeaseLostError
-from .ledger import Ledger, Staged, open_ledger
+from .ledger import Ledger, Staged, dead_ledgers, dead_states, open_ledger, open_part_ledger
 from .recovery import mark_columns, remove_leftovers, settle
 from .staging import (
     PREFIX,
     Inputs,
+    Staging,
     column_file_name,
     delete_staged,
     field_ids,
     input_files,
     is_complete,
     replacement,
-    stage,
 )
 from .storage_errors import explained, is_disk_full, storage_errors
 
-__all__ = ["Step", "annotate", "drop_annotations"]
+__all__ = ["Step", "annotate", "drop_annotations", "stage_part"]
+
+_SMALLER_FRAGMENTS = "A table written with a smaller max_rows_per_file has more."
 
 
 class Step(Enum):
@@ -86,6 +90,25 @@ def annotate(
             raise
         ledger.close(remove=True)
         return published
+
+
+def stage_part(
+    dataset: lance.LanceDataset, annotation: Annotation, name: str, part: int, n_parts: int
+) -> int:
+    """Stage the fragments whose id leaves `part` when divided by `n_parts`; the number of rows computed.
+
+    The files are those of a run that ended before it published: `annotate` takes them over.
+    """
+    with storage_errors(name):
+        ledger = open_part_ledger(dataset, annotation.schema.names)
+        run = _Run(dataset, annotation, ledger, name, 1, lambda step: None)
+        try:
+            n_rows = run.stage_part(part, n_parts)
+        except BaseException as error:
+            _abandon(run, error)
+            raise
+        ledger.close(remove=not ledger.state.files)
+        return n_rows
 
 
 def _abandon(run: _Run, error: BaseException) -> None:
@@ -139,18 +162,63 @@ class _Run:
         self._max_attempts = max_attempts
         self._on_step = on_step
         self._outcome_known = True
+        self._messages: list[str] = []
+        self._n_adopted = 0
+
+    @property
+    def _token(self) -> str:
+        """Of the annotation, as ledgers have it."""
+        return f"{self.annotation.token} {self.annotation.where or ''}"
 
     def start(self) -> None:
         """Take over what a dead run staged for the same results, and remove what others left."""
         settle(self.dataset, self.ledger, self.name)
+        self._adopt()
         remove_leftovers(self.dataset, self.name)
-        annotation, state = self.annotation, self.ledger.state
-        token = f"{annotation.token} {annotation.where or ''}"
-        reusable = {s.path for s in state.staged.values()} if state.token == token else set()
+        self._begin()
+        self._on_step(Step.STARTED)
+
+    def _begin(self) -> None:
+        """Keep only what the ledger has of the same results, and say that it is theirs."""
+        state = self.ledger.state
+        reusable = {s.path for s in state.staged.values()} if state.token == self._token else set()
         for path in state.files - reusable:
             self._delete(path)
-        self.ledger.start(token, annotation.marks)
-        self._on_step(Step.STARTED)
+        self.ledger.start(self._token, self.annotation.marks)
+
+    def _adopt(self) -> None:
+        """Take over what other processes have staged for the same results, see `stage_part`."""
+        if all(state.token != self._token for state in dead_states(self.dataset).values()):
+            return  # nothing is written before what dead runs left is removed: the disk may be full
+        self._begin()
+        for part in dead_ledgers(self.dataset):
+            if part.state.token != self._token or part.state.publishing is not None:
+                part.close(remove=False)
+                continue
+            known = self.ledger.state.staged.keys()
+            staged = [s for i, s in part.state.staged.items() if i not in known]
+            self.ledger.begin(*(s.path for s in staged))
+            for s in staged:
+                self.ledger.add(s)
+            self.ledger.check()
+            for path in part.state.files - {s.path for s in staged}:
+                delete_staged(self.dataset, path)
+            part.close(remove=True)
+            self._n_adopted += len(staged)
+
+    def stage_part(self, part: int, n_parts: int) -> int:
+        """Stage a share of the newest version; what is staged already is not staged again."""
+        self.ledger.start(self._token, self.annotation.marks)
+        current = latest(self.dataset)
+        states = [s for s in dead_states(self.dataset).values() if s.token == self._token]
+        held = {i: s for state in states for i, s in state.staged.items()}
+        fragments = {f.fragment_id: f for f in current.get_fragments() if f.fragment_id % n_parts == part}
+        missing = [
+            f for i, f in sorted(fragments.items()) if i not in held or not self._fits(current, f, held[i])
+        ]
+        n_rows = self._stage(current, missing)
+        self.ledger.check()
+        return n_rows
 
     def publish(self) -> Published:
         """Stage what is missing on the latest version and commit, until a commit succeeds."""
@@ -206,12 +274,35 @@ class _Run:
                 self._delete(staged.path)
         wanted = self._unsettled(current) & fragments.keys()
         missing = [fragments[i] for i in sorted(wanted - self.ledger.state.staged.keys())]
-        paths = {f.fragment_id: column_file_name(current, f, self.annotation) for f in missing}
-        self.ledger.begin(*paths.values())
-        for fragment in missing:
-            self.ledger.add(stage(current, fragment, self.annotation, paths[fragment.fragment_id]))
+        if self._n_adopted and missing:
+            self._messages.append(
+                f"column files of {len(missing):,} of {len(fragments):,} fragments had not been staged by"
+                " other processes, or no longer fitted: they were written here"
+            )
+            self._n_adopted = 0  # told once
+        self._stage(current, missing)
         self.ledger.check()  # before anybody learns that all is staged, the ledger says so
         return bool(missing)
+
+    def _stage(self, current: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]) -> int:
+        """Column files for these fragments, written by the annotation's executor; the number of rows."""
+        annotation, executor = self.annotation, self.annotation.executor
+        if executor.remote:
+            if fragments and not self.ledger.state.staged:
+                self._messages += idle_workers(
+                    executor, len(fragments), "fragments to be written", _SMALLER_FRAGMENTS
+                )
+            annotation = annotation.detached(executor.threads_each(len(fragments)))
+        n_all = 0
+        paths = {f.fragment_id: column_file_name(current, f, annotation) for f in fragments}
+        self.ledger.begin(*paths.values())
+        with closing(executor.map(Staging(current, annotation), paths.items())) as results:
+            for staged, n_rows in results:
+                self.ledger.add(staged)
+                n_all += n_rows
+                if executor.remote:
+                    self.annotation.progress(n_rows)
+        return n_all
 
     def _fits(self, current: lance.LanceDataset, fragment: lance.LanceFragment, staged: Staged) -> bool:
         return self._is_current(current, fragment, staged) and is_complete(current, staged)
@@ -306,7 +397,8 @@ class _Run:
     def _published(self, computed: lance.LanceDataset, new: lance.LanceDataset, attempts: int) -> Published:
         rows = sum(s.physical_rows for s in self._staged(computed).values())
         names = tuple(self.annotation.schema.names)
-        return Published(new.version, names, rows, attempts, tuple(self._notes(new)), computed.version)
+        notes = (*self._messages, *self._notes(new))
+        return Published(new.version, names, rows, attempts, notes, computed.version)
 
     def _notes(self, new: lance.LanceDataset) -> Iterator[str]:
         if self.ledger.note:

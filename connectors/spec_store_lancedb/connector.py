@@ -16,13 +16,12 @@ import pyarrow as pa
 from spec_store.connector import Capability, Connector, Location, is_own_result
 from spec_store.errors import InputError, TableNotFoundError
 
+from .creation import opened_or_created, opened_or_created_locally
 from .database import connect, folder_of, local_table, open_dataset, table_names
+from .dataset import retried
 from .source import LanceSource
 
 __all__ = ["LanceDBConnector"]
-
-# Of tables that are made without LanceDB: one that all versions of it read and write.
-_FILE_VERSION = "2.1"
 
 
 class LanceDBConnector(Connector):
@@ -137,22 +136,16 @@ class LanceDBConnector(Connector):
         options: Mapping[str, str] | None = None,
     ) -> None:
         """Append rows, or replace those of the same key, in one commit; creates the table where none is."""
-        if (place := local_table(uri, table)) is not None:
-            _append_locally(place, rows, key)
-            return
-        db = connect(uri, options)
-        if table in table_names(db):
-            handle = db.open_table(table)
-        else:
-            handle = db.create_table(table, schema=rows.schema, exist_ok=True)
-        missing = [f for f in rows.schema if f.name not in handle.schema.names]
-        if missing:
-            handle.add_columns(pa.schema(missing))
-        rows = rows.select([name for name in handle.schema.names if name in rows.column_names])
-        if key is not None:
-            handle.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
-        elif len(rows):
-            handle.add(rows)
+        place = local_table(uri, table)
+
+        def commit() -> None:
+            if place is None:
+                held = opened_or_created(uri, table, rows.schema, options).to_lance()
+            else:  # without LanceDB, whose import takes longer than that
+                held = opened_or_created_locally(place, rows.schema)
+            _append(held, rows, key)
+
+        retried(commit, f"recording rows in table {table!r}")
 
     @staticmethod
     def _parent_must_exist(uri: str) -> None:
@@ -197,12 +190,7 @@ def _rename_new(staged: Path, place: Path) -> None:
         ) from error
 
 
-def _append_locally(place: Path, rows: pa.Table, key: str | None) -> None:
-    """What `append` does, without LanceDB, whose import takes longer than that."""
-    if not place.is_dir():
-        with contextlib.suppress(OSError):  # another process was faster: it opens below
-            lance.write_dataset(rows.schema.empty_table(), place, data_storage_version=_FILE_VERSION)
-    held = lance.dataset(str(place))
+def _append(held: lance.LanceDataset, rows: pa.Table, key: str | None) -> None:
     if missing := [f for f in rows.schema if f.name not in held.schema.names]:
         held.add_columns(pa.schema(missing))
     rows = rows.select([name for name in held.schema.names if name in rows.column_names])

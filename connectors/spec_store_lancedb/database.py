@@ -104,7 +104,12 @@ def open_table(db: Any, table: str | None) -> Any:
         names = [_SEPARATOR.join([*namespace, n]) for n in known]
         raise _not_found(table, db.uri, names, _namespaces(db, namespace))
     with _reaching(db.uri):
-        return db.open_table(name, namespace_path=namespace)
+        try:
+            return db.open_table(name, namespace_path=namespace)
+        except ValueError as error:
+            if "was not found" not in str(error):
+                raise
+    raise TableNotFoundError(f"Table {table!r} in database {db.uri} holds no version: it is being created.")
 
 
 def open_dataset(uri: str, table: str | None, options: Mapping[str, str] | None) -> lance.LanceDataset:

@@ -32,6 +32,7 @@ __all__ = [
 
 MAX_ATTEMPTS = 20
 _IO_BUFFER = 32 << 20
+_CONFLICTS = ("commit conflict", "incompatible transaction", "too many concurrent writers")
 # Of rows that are read in one request, while those before are computed with: Lance holds pages, which may be
 # of any size, several times over.
 _AHEAD_BYTES = 48 << 20
@@ -62,7 +63,8 @@ def is_conflict(error: BaseException) -> bool:
     if isinstance(error, CommitConflictError):
         return True
     said = str(error).lower()
-    return isinstance(error, OSError) and ("commit conflict" in said or "incompatible transaction" in said)
+    kinds = (OSError, RuntimeError)  # of Lance, and of LanceDB
+    return isinstance(error, kinds) and any(words in said for words in _CONFLICTS)
 
 
 def pause(attempt: int) -> None:
@@ -75,10 +77,10 @@ def retried(commit: Callable[[], T], what: str) -> T:
     for attempt in range(MAX_ATTEMPTS):
         try:
             return commit()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             if not is_conflict(error):
                 raise
-            last = error
+            last: Exception = error
         pause(attempt)
     raise RetryError(
         f"Gave up {what}: commit conflicts with other writers exceeded the retry limit of {MAX_ATTEMPTS}."

@@ -31,7 +31,7 @@ from .dataset import local_folder
 from .lease import Lease, content_of, is_dead, owner_of, take
 from .objects import FOLDER, Held, Objects, objects_of
 
-__all__ = ["Ledger", "Staged", "State", "dead_ledgers", "dead_states", "open_ledger"]
+__all__ = ["Ledger", "Staged", "State", "dead_ledgers", "dead_states", "open_ledger", "open_part_ledger"]
 
 _SUFFIX = ".jsonl"
 _LOCK_ATTEMPTS = 5
@@ -260,17 +260,62 @@ def open_ledger(dataset: lance.LanceDataset, columns: Sequence[str]) -> Ledger:
 
     Raises RetryError where another living run is writing these columns.
     """
-    name = hashlib.blake2b("\n".join(sorted(columns)).encode(), digest_size=8).hexdigest()
+    name = _name(columns)
     folder = local_folder(dataset)
     if folder is None:
         return _open_remotely(objects_of(dataset), name, columns)
+    for part in (folder / FOLDER).glob(f"{name}-*{_SUFFIX}"):
+        if (ledger := _free(part)) is None and part.exists():
+            raise _occupied(columns, "")
+        if ledger is not None:
+            ledger.close(remove=False)
+    ledger = _free(folder / FOLDER / f"{name}{_SUFFIX}", create=True)
+    if ledger is None:
+        raise _occupied(columns, "")
+    return ledger
+
+
+def open_part_ledger(dataset: lance.LanceDataset, columns: Sequence[str]) -> Ledger:
+    """A new ledger for a process that stages part of these columns, beside others that do.
+
+    Raises RetryError where a living run is publishing them.
+    """
+    name = _name(columns)
+    part = f"{name}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
+    folder = local_folder(dataset)
+    if folder is None:
+        objects = objects_of(dataset)
+        held = objects.get(f"{name}{_SUFFIX}")
+        if held is not None and not is_dead(held):
+            raise _occupied(columns, "")
+        lease = take(objects, part, create=True)
+        assert lease is not None
+        return _RemoteLedger(lease)
     path = folder / FOLDER / f"{name}{_SUFFIX}"
+    if (whole := _free(path)) is not None:
+        whole.close(remove=False)
+    elif path.exists():
+        raise _occupied(columns, "")
+    ledger = _free(path.with_name(part), create=True)
+    assert ledger is not None
+    return ledger
+
+
+def _name(columns: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(sorted(columns)).encode(), digest_size=8).hexdigest()
+
+
+def _free(path: Path, *, create: bool = False) -> Ledger | None:
+    """The ledger at a path, ours; None where its run lives, or there is none."""
     for _ in range(_LOCK_ATTEMPTS):  # another command may be looking for what dead runs left
-        path.parent.mkdir(exist_ok=True)
-        if ledger := _locked(path, create=True):
+        if create:
+            path.parent.mkdir(exist_ok=True)
+        elif not path.exists():
+            return None
+        if ledger := _locked(path, create=create):
             return ledger
         time.sleep(0.05)
-    raise _occupied(columns, "")
+    return None
 
 
 def _open_remotely(objects: Objects, name: str, columns: Sequence[str]) -> Ledger:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import lance
 
-__all__ = ["FOLDER", "NEW", "Held", "Objects", "TakenError", "objects_of"]
+__all__ = ["FOLDER", "NEW", "Held", "Objects", "TakenError", "objects_at", "objects_of"]
 
 FOLDER = "_spec_store"
 """Where they are, in the table's folder; local tables keep their ledgers there too."""
@@ -249,12 +249,20 @@ def objects_of(dataset: lance.LanceDataset) -> Objects:
     return _StoreObjects(store)
 
 
+def objects_at(uri: str, options: Mapping[str, str] | None) -> Objects | None:
+    """The objects in a database's own folder `FOLDER`; None where obstore can't reach it."""
+    try:
+        return _StoreObjects(_store(uri, options or {}))
+    except _Unreachable:
+        return None
+
+
 class _Unreachable(Exception):
     """Why obstore can't be used where Lance can."""
 
 
 def _store(uri: str, options: Mapping[str, str]) -> Any:
-    """obstore's store of a table's folder `FOLDER`. Raises _Unreachable."""
+    """obstore's store of the folder `FOLDER` of a table or database. Raises _Unreachable."""
     from obstore.exceptions import BaseError, UnknownConfigurationKeyError
     from obstore.store import AzureStore, GCSStore, S3Store
 

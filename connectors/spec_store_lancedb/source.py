@@ -36,7 +36,7 @@ from spec_store.errors import (
 )
 from spec_store.stores.filters import parenthesized
 
-from .annotate import annotate, drop_annotations
+from .annotate import annotate, drop_annotations, stage_part
 from .changes import Changes, freshness
 from .columns import foreign_columns
 from .database import folder_of
@@ -272,6 +272,11 @@ class LanceSource(Source):
         """Stage one column file per fragment, then publish all of them in one commit."""
         self.check_annotation(annotation.schema)
         return annotate(self._dataset, annotation, self.describe())
+
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """Column files of every `n_parts`-th fragment, by their ids."""
+        self.check_annotation(annotation.schema)
+        return stage_part(self._dataset, annotation, self.describe(), part, n_parts)
 
     def undo(self, columns: Sequence[str]) -> None:
         """Drop result columns; raises ColumnClashError for any that spec-store did not write."""

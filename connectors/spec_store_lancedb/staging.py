@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lance
@@ -25,6 +26,7 @@ from .ledger import Staged
 __all__ = [
     "PREFIX",
     "Inputs",
+    "Staging",
     "column_file_name",
     "delete_staged",
     "field_ids",
@@ -35,6 +37,9 @@ __all__ = [
     "result_files",
     "stage",
 ]
+
+# Of names with other characters some may be escaped in a filter.
+_PLAIN = re.compile(r"[^`'\"\\]*")
 
 PREFIX = "spec-"
 """Names of column files begin so."""
@@ -49,7 +54,7 @@ class Inputs:
     columns
         Those that are read.
     where
-        A filter. It may read any column but the results.
+        A filter. Columns whose names occur in its text count as read, but for the results.
     results
         The result columns.
     """
@@ -67,18 +72,23 @@ class Inputs:
 def input_files(
     dataset: lance.LanceDataset, fragment: lance.LanceFragment, inputs: Inputs
 ) -> tuple[int, tuple[str, ...]]:
-    """What a staged file depends on: physical rows, and the data files that its rows are computed from.
-
-    With a filter every file counts that does not hold only result columns.
-    """
-    results = set(field_ids(dataset, inputs.results))
-    reads = set(field_ids(dataset, [c.split(".")[0] for c in inputs.columns]))
-    files = []
-    for file in fragment.metadata.files:
-        held = {i for i in file.fields if i >= 0}  # negative: replaced by another file
-        if held & reads or (inputs.where is not None and not held <= results):
-            files.append(file.path)
+    """What a staged file depends on: physical rows, and the data files that its rows are computed from."""
+    names = [*(c.split(".")[0] for c in inputs.columns), *_named(dataset, inputs)]
+    reads = set(field_ids(dataset, dict.fromkeys(names)))
+    files = [file.path for file in fragment.metadata.files if reads & set(file.fields)]
     return fragment.physical_rows, tuple(files)
+
+
+def _named(dataset: lance.LanceDataset, inputs: Inputs) -> list[str]:
+    """Columns that the filter may read: it can't without naming them, in any case of letters."""
+    if inputs.where is None:
+        return []
+    text = inputs.where.lower()
+    return [
+        name
+        for name in dataset.schema.names
+        if name not in inputs.results and (name.lower() in text or not _PLAIN.fullmatch(name))
+    ]
 
 
 def column_file_name(
@@ -115,6 +125,28 @@ def is_settled(
         return False
     found, _, digest = files[0].removeprefix(PREFIX).rpartition("-")[0].rpartition("-")
     return digest == _digest(dataset, fragment, inputs) and (token is None or token[:12] == found)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Computes and writes the column file of a fragment, wherever it is called; pickles as its parts do."""
+
+    dataset: lance.LanceDataset
+    annotation: Annotation
+
+    def __call__(self, item: tuple[int, str]) -> tuple[Staged, int]:
+        """From a fragment's id and the name of a new file; with the number of rows that were computed."""
+        fragment_id, path = item
+        n_rows = 0
+
+        def count(rows: int) -> None:
+            nonlocal n_rows
+            n_rows += rows
+            self.annotation.progress(rows)
+
+        fragment = self.dataset.get_fragment(fragment_id)
+        assert fragment is not None
+        return stage(self.dataset, fragment, replace(self.annotation, progress=count), path), n_rows
 
 
 def stage(

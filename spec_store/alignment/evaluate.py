@@ -132,6 +132,13 @@ class Evaluation:
             row["lost"] = cluster.lost
         return plain
 
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Evaluation:
+        """What `to_json` gave."""
+        rows = [{k: _restored(v) for k, v in row.items() if k != "lost"} for row in plain["clusters"]]
+        own = {name: _restored(value) for name, value in plain.items() if name != "clusters"}
+        return cls(**own, clusters=tuple(ClusterEvaluation(**row) for row in rows))
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
@@ -139,6 +146,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and value != value else value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_restored(v) for v in value)
+    return float("nan") if value is None else value
 
 
 @dataclass

@@ -15,6 +15,7 @@ try:
         report,
         tables,
         update,
+        worker,
     )
     from .group import main
 except KeyboardInterrupt:  # Ctrl-C at once: these imports are most of the first tenth of a second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from .help import headed, next_command
 from .options import (
     ListOf,
     batch_rows_option,
+    executor_options,
+    fresh_option,
     json_option,
     location_options,
     on_missing_option,
@@ -27,6 +30,7 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..workflows.alignment import Alignment
 
 _MOST_CLUSTERS = 10
@@ -199,7 +203,7 @@ _LEAST_ROWS = 20
         help="Maximum number of test rows on which maps are evaluated.",
     ),
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option)
+@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options, fresh_option)
 def align(
     table: str,
     source: str,
@@ -210,6 +214,8 @@ def align(
     dry_run: bool,
     index: bool,
     as_json: bool,
+    executor: Executor,
+    fresh: bool,
     **fields: Any,
 ) -> None:
     """Fit a map under which one embedding has the other's clusters; write the aligned column.
@@ -221,7 +227,7 @@ def align(
     """
     from ..alignment import AlignOptions
     from ..alignment.onnx import import_onnx, is_onnx
-    from ..workflows.align import align as run_alignment
+    from ..workflows.align import aligning
 
     options = AlignOptions.from_keywords(fields)
     if options.compares_fidelities and (export or not dry_run):
@@ -232,20 +238,24 @@ def align(
         raise click.UsageError(f"--export {export}: there is no folder {Path(export).absolute().parent}.")
     if export and is_onnx(export):
         import_onnx()  # whether it is installed is checked before any work
-    with shown_progress() as progress:
-        run = run_alignment(
-            table,
-            source,
-            target,
-            db=db,
-            map=map_file,
-            progress=progress,
-            check_write=not dry_run,
-            options=options,
-        )
-    if export:
-        run.export(export)
-    run, refused = publish(run, write=not dry_run, index=index)
+    with contextlib.ExitStack() as stack:
+        with shown_progress() as progress:
+            fitting = aligning(
+                table,
+                source,
+                target,
+                db=db,
+                map=map_file,
+                options=options,
+                write=not dry_run,
+                fresh=fresh,
+                progress=progress,
+                executor=executor,
+            )
+            run = stack.enter_context(fitting)
+        if export:
+            run.export(export)
+        run, refused = publish(run, write=not dry_run, index=index)
     if as_json:
         echo_json(run.to_json())
     else:

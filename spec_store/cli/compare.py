@@ -8,12 +8,26 @@ import click
 from click.core import ParameterSource
 
 from .align import print_alignment, publish
+from .comparison_options import (
+    describe_option,
+    feature_options,
+    keep_sample_option,
+    kernel_options,
+    key_option,
+    maps_from_option,
+    mode_options,
+    prefix_option,
+    where_option,
+    write_modes_option,
+)
 from .comparison_text import print_comparison
 from .group import main
 from .help import headed
 from .models import compare_several
 from .options import (
     batch_rows_option,
+    executor_options,
+    fresh_option,
     json_option,
     location_options,
     on_missing_option,
@@ -27,22 +41,9 @@ from .terminal import echo, echo_json, print_warnings, shown_progress
 if TYPE_CHECKING:
     from ..alignment import AlignOptions
     from ..connector import Location
+    from ..executor import Executor
     from ..options import CompareOptions
     from ..workflows.models import Pairs
-
-
-class _Bandwidth(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
-    """``auto``, or one σ per embedding: ``3.5,28``."""
-
-    name = "auto|σ,σ"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if value is None or value == "auto" or isinstance(value, tuple):
-            return None if value == "auto" else value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is neither auto nor numbers such as 3.5,28, one per column.", param, ctx)
 
 
 class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
@@ -78,12 +79,8 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         " column with each of the others), or those named. Each is written under its own prefix. Default:"
         " none, only the matrix of differences.",
     ),
-    click.option("--where", metavar="SQL", help="Compare and annotate only the rows that match this filter."),
-    click.option(
-        "--key",
-        metavar="COLUMN",
-        help="The column that identifies rows: it joins columns of two stores and names typical rows.",
-    ),
+    where_option,
+    key_option,
     on_missing_option,
     skip_invalid_option,
 )
@@ -92,31 +89,16 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
     "Results",
     click.option("--dry-run", is_flag=True, help="Compute and print; write nothing."),
     json_option,
-    click.option("--prefix", help="Prefix of the result columns. Default: spec_{first}_{second}."),
+    prefix_option,
     click.option(
         "--out",
         type=click.Path(dir_okay=False),
         help="Write the results to this Parquet file, keyed by row, instead of to the table.",
     ),
-    click.option(
-        "--write",
-        "write_modes",
-        type=click.Choice(["modes"]),
-        help="Also write the scores of the ten leading modes of each end, the paper's own, as a column.",
-    ),
-    click.option(
-        "--describe/--no-describe",
-        default=True,
-        show_default=True,
-        help="Count which values and words of other columns are over-represented in each cluster.",
-    ),
+    write_modes_option,
+    describe_option,
     click.option("--index", is_flag=True, help="Build a BITMAP index on the cluster column."),
-    click.option(
-        "--keep-sample/--no-keep-sample",
-        default=True,
-        show_default=True,
-        help="Keep the sampled vectors with the recorded run, so that answers from it read none.",
-    ),
+    keep_sample_option,
     click.option(
         "--align",
         "pair",
@@ -124,119 +106,9 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         help="Then align one column to the other and write it too, as spec-store align does.",
     ),
 )
-@headed(
-    "Kernel",
-    click.option(
-        "--kernel",
-        type=click.Choice(["gaussian", "cosine"]),
-        default="gaussian",
-        show_default=True,
-        help="Kernel that measures the similarity of two rows.",
-    ),
-    click.option(
-        "--bandwidth",
-        type=_Bandwidth(),
-        metavar="auto|σ,σ",
-        default="auto",
-        show_default=True,
-        help="Bandwidth σ of each Gaussian kernel.",
-    ),
-    click.option(
-        "--bandwidth-scale",
-        type=float,
-        default=1.0,
-        show_default=True,
-        help="Factor that multiplies both bandwidths.",
-    ),
-    click.option(
-        "--eta",
-        type=float,
-        default=1.0,
-        show_default=True,
-        help="Weight η of the second kernel in the difference.",
-    ),
-    click.option(
-        "--normalize/--no-normalize",
-        default=True,
-        show_default=True,
-        help="Scale rows to unit length first; --no-normalize is the paper's method.",
-    ),
-)
-@headed(
-    "Feature maps",
-    click.option(
-        "--features",
-        type=click.Choice(["nystroem", "orf", "rff"]),
-        default="nystroem",
-        show_default=True,
-        help="Features of the Gaussian kernel. nystroem: landmarks from the data, the most accurate for their"
-        " number. orf: orthogonal random features, for states that merge without sharing landmarks."
-        " rff: random Fourier features, the paper's method.",
-    ),
-    click.option(
-        "--dim",
-        type=int,
-        help="Number of landmarks or frequencies. Default: 500 for nystroem, 1000 for orf, 3000 for rff.",
-    ),
-    click.option(
-        "--landmarks",
-        type=click.Choice(["kmeans", "uniform"]),
-        default="kmeans",
-        show_default=True,
-        help="Landmarks of nystroem: k-means centroids of the sample, or rows of it.",
-    ),
-    click.option(
-        "--sample-rows",
-        type=int,
-        default=20_000,
-        show_default=True,
-        help="Size of the random sample for bandwidths, landmarks (at most 10,000 of its rows) and rotation.",
-    ),
-    click.option(
-        "--fit-rows",
-        type=int,
-        metavar="N",
-        help="Fit on a random share of the rows, about N of them, and score all. Every figure is then one of"
-        " these rows, with its standard error. Default: all rows.",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["float32", "float64"]),
-        default="float32",
-        show_default=True,
-        help="Floating-point type of features and their products. float64 takes twice as long and separates"
-        " nearly identical embeddings.",
-    ),
-)
-@headed(
-    "Modes and clusters",
-    click.option(
-        "--modes",
-        type=int,
-        help="Number of leading modes at each end of the spectrum, which propose clusters. Default: 40.",
-    ),
-    click.option(
-        "--objective",
-        type=click.Choice(["difference", "koda"]),
-        default="difference",
-        show_default=True,
-        help="What proposes clusters. difference: eigenvectors of the kernel difference. koda: directions"
-        " that one embedding captures most among those of which the other sees at most epsilon.",
-    ),
-    click.option(
-        "--epsilon",
-        default="50%",
-        show_default=True,
-        help="What the other embedding may see of a koda direction: a number from 0 to 1, or a quantile of"
-        " its kernel's eigenvalues such as 50%.",
-    ),
-    click.option(
-        "--center/--no-center",
-        default=True,
-        show_default=True,
-        help="Remove the mode that is the mean similarity itself; --no-center is the paper's method.",
-    ),
-)
+@kernel_options
+@feature_options
+@mode_options
 @headed(
     "Recorded runs",
     click.option(
@@ -252,13 +124,9 @@ class _Pairs(click.ParamType):  # type: ignore[type-arg]  # likewise
         " and this later one.",
     ),
     click.option("--column", help="The embedding to compare between the two runs."),
-    click.option(
-        "--maps-from",
-        metavar="ID",
-        help="Use the feature maps of a recorded run, bandwidths included: the two can then be compared.",
-    ),
+    maps_from_option,
 )
-@headed("Execution", seed_option, batch_rows_option, threads_option)
+@headed("Execution", seed_option, batch_rows_option, threads_option, executor_options, fresh_option)
 def compare(
     table: str | None,
     cols: str | None,
@@ -273,6 +141,8 @@ def compare(
     from_run: str | None,
     against_run: str | None,
     column: str | None,
+    executor: Executor,
+    fresh: bool,
     **fields: Any,
 ) -> None:
     """Compare two embedding columns, or several, and write each row's clusters back.
@@ -294,11 +164,13 @@ def compare(
     if from_run is not None:
         ctx = click.get_current_context()
         given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-        compare_recorded(from_run, table, pairs, db, fields, given, dry_run=dry_run, as_json=as_json)
+        compare_recorded(
+            from_run, table, pairs, db, fields, given, executor, dry_run=dry_run, as_json=as_json
+        )
         return
     if cols is None:
         raise click.UsageError("Name the embedding columns with --cols, or a recorded run with --from-run.")
-    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, fields)
+    _compare(table, cols, pairs, db, out, dry_run, index, pair, as_json, executor, fresh, fields)
 
 
 def _compare(
@@ -311,6 +183,8 @@ def _compare(
     index: bool,
     pair: str | None,
     as_json: bool,
+    executor: Executor,
+    fresh: bool,
     fields: dict[str, Any],
 ) -> None:
     from ..options import CompareOptions
@@ -330,7 +204,9 @@ def _compare(
         if out or index or pair:
             given = "--out" if out else "--index" if index else "--align"
             raise click.UsageError(f"{given} takes two columns; --cols names {len(columns)}.")
-        compare_several(table, columns, pairs, db, options, dry_run=dry_run, as_json=as_json)
+        compare_several(
+            table, columns, pairs, db, options, executor, dry_run=dry_run, as_json=as_json, fresh=fresh
+        )
         return
     if pairs is not None:
         raise click.UsageError("--pairs is for more than two columns.")
@@ -343,8 +219,10 @@ def _compare(
             columns,
             db=db,
             write=not dry_run,
+            fresh=fresh,
             out=out,
             progress=progress,
+            executor=executor,
             options=options,
         )
         if dry_run:
@@ -353,7 +231,9 @@ def _compare(
             run = run.create_index(progress=progress)
         alignment = None
         if asked and table:
-            alignment = align(table, *asked.columns, db=db, progress=progress, options=asked.options)
+            alignment = align(
+                table, *asked.columns, db=db, progress=progress, executor=executor, options=asked.options
+            )
     print_warnings(run.warnings)
     refused = None
     if alignment:

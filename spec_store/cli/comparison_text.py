@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["print_comparison"]
 
 
-def print_comparison(run: Comparison) -> None:
+def print_comparison(run: Comparison, *, unwritten: str = "Dry run: nothing was written.") -> None:
     """A headline, the strongest clusters, what is not listed, and what was written."""
     a, b = run.columns
     record = run.record
@@ -44,7 +44,7 @@ def print_comparison(run: Comparison) -> None:
     ):
         echo(line)
     if not run.written:
-        echo("Dry run: nothing was written.")
+        echo(unwritten)
         return
     place = f" to {run.destination.describe()}" if run.destination else ""
     total = sum(record.seconds.values())

@@ -29,6 +29,7 @@ _ORDER = [
     "gate",
     "update",
     "status",
+    "worker",
     "runs",
     "undo",
     "connectors",
@@ -111,7 +112,8 @@ def _reported(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if debug:
             raise
-        echo(f"Interrupted. {_SOMETHING_LEFT if _twice(error) else _NOTHING_LEFT}", err=True)
+        left = _SOMETHING_LEFT if _twice(error) else _NOTHING_LEFT
+        echo(" ".join(["Interrupted.", left, *map(str, error.args)]), err=True)
         raise click.exceptions.Exit(128 + signal.SIGINT) from None
     except Exception as error:
         if debug:

@@ -13,6 +13,7 @@ from .terminal import echo, echo_json, echo_table, print_warnings, shown_progres
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..options import CompareOptions
     from ..workflows.models import ModelComparison, Pairs
 
@@ -28,9 +29,11 @@ def compare_several(
     pairs: Pairs | None,
     db: Location,
     options: CompareOptions,
+    executor: Executor,
     *,
     dry_run: bool,
     as_json: bool,
+    fresh: bool,
 ) -> None:
     """Compare, write unless it is a dry run, and print."""
     from ..workflows.models import compare_models
@@ -39,7 +42,15 @@ def compare_several(
         raise click.UsageError("Name a --table for the results; --dry-run writes nothing.")
     with shown_progress() as progress:
         run = compare_models(
-            table, columns, pairs=pairs or (), db=db, write=not dry_run, progress=progress, options=options
+            table,
+            columns,
+            pairs=pairs or (),
+            db=db,
+            write=not dry_run,
+            fresh=fresh,
+            progress=progress,
+            executor=executor,
+            options=options,
         )
         if dry_run:
             run = run.score(progress=progress)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from ..workflows.executor import Engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,6 +26,22 @@ class _StorageOption(click.ParamType):  # type: ignore[type-arg]  # generic only
         return key, content
 
 
+def _storage_option(name: str, **more: Any) -> Callable[[Command], Command]:
+    return click.option(
+        "--storage-option",
+        name,
+        type=_StorageOption(),
+        multiple=True,
+        help="What the store needs to be reached, such as endpoint=http://localhost:9000; repeatable.",
+        **more,
+    )
+
+
+storage_options_option = _storage_option(
+    "storage_options", callback=lambda ctx, parameter, values: dict(values)
+)
+
+
 def location_options(command: Command) -> Command:
     """--db, --connector and --storage-option, handed to the command as one `Location`, its ``db``."""
 
@@ -34,12 +53,7 @@ def location_options(command: Command) -> Command:
         return command(*args, db=Location(location_of(db).uri, connector, dict(storage_option)), **options)
 
     shared = (
-        click.option(
-            "--storage-option",
-            type=_StorageOption(),
-            multiple=True,
-            help="What the store needs to be reached, such as endpoint=http://localhost:9000; repeatable.",
-        ),
+        _storage_option("storage_option"),
         click.option(
             "--connector",
             default="lancedb",
@@ -75,9 +89,45 @@ batch_rows_option = click.option(
 threads_option = click.option(
     "--threads", type=int, help="Number of threads. Default: the cores that the process may use."
 )
+fresh_option = click.option(
+    "--fresh",
+    is_flag=True,
+    help="Start over, where an interrupted run with the same arguments would be continued.",
+)
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of every random draw."
 )
+
+
+def executor_options(command: Command) -> Command:
+    """--engine, --workers and --address, handed to the command as one `Executor`, which ends with it."""
+
+    @functools.wraps(command)
+    def executed(
+        *args: Any, engine: Engine | None, workers: int | None, address: str | None, **options: Any
+    ) -> Any:
+        from ..workflows.executor import executor_for
+
+        with executor_for(engine, workers, address) as executor:
+            return command(*args, executor=executor, **options)
+
+    shared = (
+        click.option(
+            "--address", help="Address of the Ray cluster. Default: $RAY_ADDRESS, else one on this machine."
+        ),
+        click.option(
+            "--workers",
+            type=int,
+            help="Number of processes or Ray tasks that read, compute and write. Default: all cores.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["threads", "processes", "ray"]),
+            help="What goes through the rows: threads of this process, processes of this machine, or tasks in"
+            " a Ray cluster. Results are the same. Default: threads, or processes if --workers is given.",
+        ),
+    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), shared, executed)  # type: ignore[return-value]
 
 
 class ListOf(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click

@@ -13,6 +13,7 @@ from .terminal import echo, echo_json, print_warnings, shown_progress
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..workflows.models import Pairs
     from ..workflows.times import ChangedGroup, TimesComparison
 
@@ -21,7 +22,10 @@ __all__ = ["compare_recorded", "compare_recorded_times"]
 _MOST_GROUPS = 10
 _MOST_TYPICAL = 5
 _OPTIONS = {"pair": "--align"}
-_NOT_FIXED = ("from_run", "db", "connector", "storage_option", "dry_run", "as_json", "pairs", "table")
+_NOT_FIXED = (
+    *("from_run", "db", "connector", "storage_option", "dry_run", "as_json", "pairs", "table"),
+    *("engine", "workers", "address"),
+)
 
 
 def compare_recorded(
@@ -31,6 +35,7 @@ def compare_recorded(
     db: Location,
     fields: Mapping[str, Any],
     given: Collection[str],
+    executor: Executor,
     *,
     dry_run: bool,
     as_json: bool,
@@ -62,7 +67,9 @@ def compare_recorded(
     answers = []
     with shown_progress() as progress:
         for pair in chosen:
-            answer = compare_again(run_id, pair=pair, db=db, write=not dry_run, progress=progress, **changes)
+            answer = compare_again(
+                run_id, pair=pair, db=db, write=not dry_run, progress=progress, executor=executor, **changes
+            )
             answers.append(answer.score(progress=progress) if dry_run else answer)
     print_warnings(list(dict.fromkeys(w for answer in answers for w in answer.warnings)))
     if as_json:

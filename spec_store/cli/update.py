@@ -10,11 +10,12 @@ import click
 
 from .group import main
 from .help import headed, next_command
-from .options import json_option, location_options, table_option
+from .options import executor_options, json_option, location_options, table_option
 from .terminal import echo, echo_json, echo_table, print_warnings, shown_progress
 
 if TYPE_CHECKING:
     from ..connector import Location
+    from ..executor import Executor
     from ..workflows.status import ResultStatus, TableStatus
     from ..workflows.update import Updated, UpdatedClusters
 
@@ -39,7 +40,10 @@ _MOST_FILES = 10
 )
 @headed("Database", location_options)
 @headed("Output", json_option)
-def update(table: str, db: Location, prefix: str | None, refit: bool, as_json: bool) -> None:
+@headed("Execution", executor_options)
+def update(
+    table: str, db: Location, prefix: str | None, refit: bool, as_json: bool, executor: Executor
+) -> None:
     """Bring results up to date with rows that came, changed and went, by the recorded clusters and maps.
 
     Only what changed is read and scored; other files of the table stay as they are.
@@ -52,7 +56,9 @@ def update(table: str, db: Location, prefix: str | None, refit: bool, as_json: b
     from ..workflows.update import update as bring_up_to_date
 
     with shown_progress() as progress:
-        found = bring_up_to_date(table, prefix=prefix, refit=refit, db=db, progress=progress)
+        found = bring_up_to_date(
+            table, prefix=prefix, refit=refit, db=db, progress=progress, executor=executor
+        )
     print_warnings([w for u in found for w in u.warnings])
     if as_json:
         kinds = ("align" if isinstance(u, Updated) else "compare" for u in found)

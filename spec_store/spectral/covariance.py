@@ -44,7 +44,7 @@ class RowColumns:
 
 @dataclass(frozen=True)
 class BatchSums:
-    """What one batch adds: usable rows, sums (P,), and products (P, P), upper blocks only."""
+    """What some rows add: usable rows, sums (P,), and products (P, P), upper blocks only."""
 
     n_rows: int
     sums: NDArray[Any]
@@ -181,6 +181,13 @@ class CovarianceAccumulator:
             left = slice(start, start + _TILE)
             self.products[left, start:] += x[:, left].T @ x[:, start:]
         self.invalid.merge(rows.invalid)
+
+    @property
+    def total(self) -> BatchSums:
+        """What all rows seen so far would add to another state of these maps; views, not copies."""
+        pairs = itertools.combinations_with_replacement(range(len(self._slices)), 2)
+        products = {(i, j): self.products[self._slices[i], self._slices[j]] for i, j in pairs}
+        return BatchSums(self.n_rows, self.sums, products, self.invalid)
 
     def merge(self, other: CovarianceAccumulator, *, sign: int = 1) -> None:
         """Add the state of other rows, or with sign -1 take out one of rows that were added.

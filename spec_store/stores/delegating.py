@@ -101,6 +101,9 @@ class DelegatingSource(Source):
     def annotate(self, annotation: Annotation) -> Published:
         return self.source.annotate(annotation)
 
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        return self.source.stage(annotation, part, n_parts)
+
     def undo(self, columns: Sequence[str]) -> None:
         self.source.undo(columns)
 

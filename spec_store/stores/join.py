@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -215,6 +216,10 @@ class Joined(DelegatingSource):
         arrays = [(theirs if self._is_right(c) else mine).column(c) for c in columns]
         return pa.Table.from_arrays([mine.column(0), *arrays], names=[self.key, *columns])
 
+    def latest(self) -> Source:
+        """The first source alone, which holds the results."""
+        return self.left.latest()
+
     def difference(self, version: int, columns: Sequence[str], where: str | None) -> Difference | None:
         """None: what changed in the second source is not known."""
         return None
@@ -245,30 +250,62 @@ class Joined(DelegatingSource):
 
         Where columns of the second are read, rows that it has not are null in every result column.
         """
+        return self.left.annotate(self._left_annotation(annotation))
+
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """As `annotate`."""
+        return self.left.stage(self._left_annotation(annotation), part, n_parts)
+
+    def _left_annotation(self, annotation: Annotation) -> Annotation:
         mine = tuple(c for c in annotation.reads if not self._is_right(c))
         theirs = [c for c in annotation.reads if self._is_right(c)]
         if not theirs:
-            return self.left.annotate(annotation)
-        lookup, index, owner = self._looked_up, self.right.index, self.left.describe()
-
-        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
-            found = index.find(batch.column(0), owner) >= 0
-            matched = batch.filter(pa.array(found))
-            other = lookup.take(matched.column(0), theirs)
-            result = annotation.compute(self._paired(matched, other, annotation.reads))
-            back = np.cumsum(found) - 1
-            return result.take(pa.array(back, mask=~found))
-
+            return annotation
+        compute = _Paired(self, annotation.reads, theirs, annotation.compute)
+        compute.prepare()
         token = hashlib.blake2b(f"{annotation.token}|{self.right.fingerprint}".encode(), digest_size=12)
-        return self.left.annotate(
-            dataclasses.replace(
-                annotation, reads=mine, compute=compute, token=token.hexdigest(), since=None
-            )  # what changed in the second source is not known
-        )
+        return dataclasses.replace(
+            annotation, reads=mine, compute=compute, token=token.hexdigest(), since=None
+        )  # what changed in the second source is not known
+
+    def at(self, version: int) -> Source:
+        """Of the first source another version, joined as it is."""
+        return Joined(self.left.at(version), self.right, on_missing=self.on_missing)
 
     def describe(self) -> str:
         """Both, by name."""
         return f"{self.left.describe()} joined with {self.right.describe()}"
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """A function of batches of a join, of batches of its first source; null for rows that the second has not.
+
+    Sent to another process it reads the ids of the second source there, once.
+    """
+
+    joined: Joined
+    reads: tuple[str, ...]
+    theirs: list[str]
+    compute: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    def prepare(self) -> None:
+        """Read what is looked up in, before several threads ask for it."""
+        self.joined._looked_up  # noqa: B018
+        self.joined.right.index  # noqa: B018
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.prepare()
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        right, owner = self.joined.right, self.joined.left.describe()
+        found = right.index.find(batch.column(0), owner) >= 0
+        matched = batch.filter(pa.array(found))
+        other = self.joined._looked_up.take(matched.column(0), self.theirs)
+        result = self.compute(self.joined._paired(matched, other, self.reads))
+        back = np.cumsum(found) - 1
+        return result.take(pa.array(back, mask=~found))
 
 
 class _InStep:

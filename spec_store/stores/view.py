@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -170,7 +171,7 @@ class View(DelegatingSource):
         """The same view of the source as it stands now."""
         return View(self.source.latest(), key=self.key, names=self.names)
 
-    def at(self, version: int) -> Source:
+    def at(self, version: int) -> View:
         """The same view of the source at another version."""
         return View(self.source.at(version), key=self.key, names=self.names)
 
@@ -240,12 +241,29 @@ class View(DelegatingSource):
 
     def annotate(self, annotation: Annotation) -> Published:
         """Annotate the source; `compute` gets batches of this view."""
-        inner = self._inner(annotation.reads)
+        return self.source.annotate(self._inner_annotation(annotation))
 
-        def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
-            return annotation.compute(self._renamed(batch, inner, annotation.reads))
+    def stage(self, annotation: Annotation, part: int, n_parts: int) -> int:
+        """As `annotate`."""
+        return self.source.stage(self._inner_annotation(annotation), part, n_parts)
 
-        return self.source.annotate(dataclasses.replace(annotation, reads=tuple(inner), compute=compute))
+    def _inner_annotation(self, annotation: Annotation) -> Annotation:
+        inner = tuple(self._inner(annotation.reads))
+        compute = _Renamed(self, inner, annotation.reads, annotation.compute)
+        return dataclasses.replace(annotation, reads=inner, compute=compute)
+
+
+@dataclass(frozen=True)
+class _Renamed:
+    """A function of batches of a view, of batches of its source."""
+
+    view: View
+    inner: tuple[str, ...]
+    reads: tuple[str, ...]
+    compute: Callable[[pa.RecordBatch], pa.RecordBatch]
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return self.compute(self.view._renamed(batch, self.inner, self.reads))
 
 
 def _check_key(column: str, kind: pa.DataType, source: Source) -> None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ..connector import Location, Source
 from ..errors import InputError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import AgainKeywords
 from ..options import CHANGEABLE, CompareOptions, default_prefix
 from ..progress import ProgressOption
@@ -23,6 +24,7 @@ from ..stores.locate import Columns, location_of, open_columns
 from ..stores.tables import Database
 from .basis import Basis
 from .comparison import SAMPLE, Comparison, check_place
+from .executor import sending_warnings
 from .kept import load_sample
 from .listing import described_columns, earlier_run
 from .sampling import Sample, draw_sample
@@ -48,6 +50,7 @@ def compare_again(
     db: Database = None,
     write: bool = False,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     **changes: Unpack[AgainKeywords],
 ) -> Comparison:
     """Compare on the state of a recorded run: other modes, weight, centring or objective, or another pair.
@@ -62,6 +65,8 @@ def compare_again(
         The database whose registry holds the run.
     write
         Write the results to the table as it stands now; what would stop that is checked before any work.
+    progress, executor
+        As of `compare`.
     **changes
         Those fields of `CompareOptions` that are to differ: modes, eta, center, objective, epsilon, prefix,
         describe, write_modes, batch_rows, threads.
@@ -92,7 +97,9 @@ def compare_again(
     source = opened_again(run, location_of(db), options).source
     if write:
         check_place(source, None, result_schema(prefix, modes=options.write_modes), chosen)
+    sending = sending_warnings(source, executor)
     basis = kept_basis(run, source, location_of(db))
+    basis = replace(basis, executor=executor, warnings=(*basis.warnings, *sending))
     earlier = earlier_run(source, chosen, prefix)
     if earlier.columns:
         basis = replace(basis, sample=_with_columns(basis.sample, source, earlier.columns, options))

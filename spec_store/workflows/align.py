@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from ..alignment.options import AlignOptions
 from ..bars import shown
 from ..connector import Source
 from ..errors import FilterError, InputError, InvalidVectorsError, sentence
+from ..executor import IN_PROCESS, Executor
 from ..keywords import AlignKeywords
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord, ComparisonRecord
@@ -32,6 +35,9 @@ from ..stores.view import keyed
 from .aligned import aligned_schema
 from .alignment import Alignment
 from .annotated import check_own, held_comparisons
+from .checkpoint import Resumption, resumable
+from .executor import sending_warnings
+from .fit_checkpoint import FitCheckpoint
 from .fitting import Fits, fit_all
 from .pairs import Gathered, PairReader, Split, column_widths, gather, training_sample
 from .units import one_blas_thread
@@ -39,7 +45,7 @@ from .units import one_blas_thread
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["align", "check_alignment"]
+__all__ = ["align", "aligning", "check_alignment"]
 
 _VALIDATION_ROWS = 2048
 # Landmarks are fitted, and maps polished, on this many rows.
@@ -57,8 +63,9 @@ def align(
     version: int | None = None,
     map: AlignmentMap | str | os.PathLike[str] | None = None,
     write: bool = False,
-    check_write: bool = False,
+    fresh: bool = False,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: AlignOptions | None = None,
     **fields: Unpack[AlignKeywords],
 ) -> Alignment:
@@ -74,11 +81,14 @@ def align(
         A fitted map, or its file: evaluated on the test rows of its own fit, and written as it is;
         nothing is fitted.
     write
-        Write the column and record the run; what would stop that is checked before any work.
-    check_write
-        Check that already, without writing.
+        Write the column and record the run; what would stop that is checked before any work. Interrupted
+        while it is written, the next run with the same arguments goes on writing.
+    fresh
+        Start over, whatever an interrupted run has kept.
     progress
         As in `compare`.
+    executor
+        Who computes and writes the column, as in `compare`; maps are fitted in this process.
     options
         Everything else; or give the fields of `AlignOptions` as keywords.
 
@@ -101,6 +111,40 @@ def align(
         raise InputError(f"Give either options or keywords ({', '.join(fields)}), not both.")
     if write and options.compares_fidelities:
         raise InputError("Several fidelities are for looking at: none is written. Give one to write.")
+    with shown(progress) as update:
+        fitting = aligning(
+            table,
+            source,
+            target,
+            db=db,
+            version=version,
+            map=map,
+            options=options,
+            write=write,
+            fresh=fresh,
+            progress=update,
+            executor=executor,
+        )
+        with fitting as run:
+            return run.write(progress=update) if write else run
+
+
+@contextlib.contextmanager
+def aligning(
+    table: TableLike,
+    source: str,
+    target: str,
+    *,
+    db: Database = None,
+    version: int | None = None,
+    map: AlignmentMap | str | os.PathLike[str] | None = None,
+    options: AlignOptions,
+    write: bool,
+    fresh: bool = False,
+    progress: Progress,
+    executor: Executor = IN_PROCESS,
+) -> Iterator[Alignment]:
+    """A block that is to write what `align` fits, if `write` says so: interrupted, the next one continues."""
     task = _opened(
         table,
         (source, target),
@@ -108,11 +152,16 @@ def align(
         version=version,
         map=load_map(os.fspath(map)) if isinstance(map, (str, os.PathLike)) else map,
         options=options,
-        writes=write or check_write,
+        writes=write,
+        executor=executor,
     )
-    with shown(progress) as update:
-        run = _fitted(task, update)
-        return run.write(progress=update) if write else run
+    resumption = None
+    if write:
+        resumption = _resumption(table, (source, target), task, version=version, fresh=fresh)
+    with resumable(FitCheckpoint, task.source, resumption) as checkpoint:
+        run = _continued(task, checkpoint) or _fitted(task, checkpoint.run_id, progress)
+        checkpoint.keep(run.record, run.map, run.queries)
+        yield run
 
 
 def check_alignment(
@@ -138,6 +187,8 @@ class _Task:
     map: AlignmentMap | None
     options: AlignOptions
     n_rows: int
+    executor: Executor = IN_PROCESS
+    warnings: tuple[str, ...] = ()
 
     @property
     def column(self) -> str:
@@ -167,6 +218,7 @@ def _opened(
     map: AlignmentMap | None = None,
     options: AlignOptions,
     writes: bool,
+    executor: Executor = IN_PROCESS,
 ) -> _Task:
     if columns[0] == columns[1]:
         raise InputError(f"Column {columns[0]!r} can't be aligned to itself.")
@@ -190,7 +242,9 @@ def _opened(
     else:
         opened, names = keyed(open_data(table), options.key), columns
     pair = names[0], names[1]
-    task = _Task(opened, pair, column_widths(opened, pair), map, options, _count(opened, options))
+    warnings = tuple(sending_warnings(opened, executor))
+    widths, n_rows = column_widths(opened, pair), _count(opened, options)
+    task = _Task(opened, pair, widths, map, options, n_rows, executor, warnings)
     if map is not None and (map.width, map.out_width) != (task.widths[0], task.out_width):
         raise InputError(
             f"The map takes {map.width} dimensions to {map.out_width}; {pair[0]!r} has {task.widths[0]}, and"
@@ -206,7 +260,39 @@ def _opened(
     return task
 
 
-def _fitted(task: _Task, progress: Progress) -> Alignment:
+def _resumption(
+    table: TableLike, asked: Sequence[str], task: _Task, *, version: int | None, fresh: bool
+) -> Resumption:
+    given = None if task.map is None else hashlib.blake2b(task.map.to_bytes(), digest_size=8).hexdigest()
+    return Resumption.of(
+        asked,
+        task.columns,
+        {**task.options.to_json(), "map": given},
+        {task.column: [task.column]},
+        by_name=isinstance(table, str),
+        version=version,
+        fresh=fresh,
+    )
+
+
+def _continued(task: _Task, checkpoint: FitCheckpoint) -> Alignment | None:
+    """What an interrupted run had found; None without one."""
+    record = checkpoint.record
+    if record is None or checkpoint.map is None or checkpoint.queries is None:
+        return None
+    return Alignment(
+        source=checkpoint.source,
+        options=task.options,
+        map=checkpoint.map,
+        evaluations=[Evaluation.from_json(plain) for plain in record.maps],
+        chosen=[plain["name"] for plain in record.maps].index(record.chosen),
+        queries=checkpoint.queries,
+        record=dataclasses.replace(record, warnings=(*record.warnings, *checkpoint.notes)),
+        executor=task.executor,
+    )
+
+
+def _fitted(task: _Task, run_id: str, progress: Progress) -> Alignment:
     options, pair = task.options, task.columns
     seconds: dict[str, float] = {}
     reader = PairReader(
@@ -247,7 +333,7 @@ def _fitted(task: _Task, progress: Progress) -> Alignment:
             )
     else:
         fits = Fits({"given": task.map}, "given")
-    return _evaluated(task, found, fits, held, seconds)
+    return _evaluated(task, run_id, found, fits, held, seconds)
 
 
 def _sampled(task: _Task, reader: PairReader, split: Split) -> tuple[Pair, Features | None]:
@@ -264,6 +350,7 @@ def _sampled(task: _Task, reader: PairReader, split: Split) -> tuple[Pair, Featu
 
 def _evaluated(
     task: _Task,
+    run_id: str,
     found: Gathered,
     fits: Fits,
     held: ComparisonRecord | None,
@@ -292,6 +379,7 @@ def _evaluated(
         best = dataclasses.replace(best, unit=options.unit, about=options.about(pair))
     chosen = 1 + list(fits.maps).index(fits.chosen)
     record = AlignmentRecord(
+        run_id=run_id,
         table=task.source.table,
         columns=pair,
         prefix=task.column,
@@ -302,6 +390,7 @@ def _evaluated(
         seconds=seconds,
         warnings=(
             *task.source.notes,
+            *task.warnings,
             *_cluster_warning(pair, held),
             *_search_warning(task.source, task.column, task.out_width),
         ),
@@ -319,6 +408,7 @@ def _evaluated(
         chosen=chosen,
         queries=(found.held_out.a if options.in_place else found.held_out.b)[:_INDEX_QUERIES],
         record=record,
+        executor=task.executor,
     )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from ..alignment.maps import AlignmentMap
 from ..connector import Annotation, Source, find_field
+from ..executor import IN_PROCESS, Executor
 from ..stores.streaming import usable_cores
 from ..stores.vectors import NUMPY_TYPES, decode
 
@@ -42,6 +44,35 @@ def aligned_schema(
     return pa.schema([*fields, (origin_column(name), pa.string())] if target else fields)
 
 
+@dataclass(frozen=True)
+class _Aligned:
+    """The result columns of a batch."""
+
+    map: AlignmentMap
+    column: str
+    target: str | None
+    schema: pa.Schema
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        keys, map, target = batch.column(0), self.map, self.target
+        vectors = decode(self.column, batch.column(self.column), map.width, directions=True, keys=keys)
+        aligned = map.transform(vectors.matrix)
+        usable = vectors.usable & np.isfinite(aligned).all(axis=1)
+        if target:
+            own = decode(target, batch.column(target), map.out_width, directions=True, keys=keys)
+            aligned[own.usable] = own.normalized(np.flatnonzero(own.usable), "float32")
+            usable |= own.usable
+        aligned[~usable] = 0
+        kind = self.schema.types[0]
+        flat = pa.array(aligned.astype(NUMPY_TYPES[kind.value_type]).reshape(-1))
+        blank = None if usable.all() else pa.array(~usable)
+        array = pa.FixedSizeListArray.from_arrays(flat, map.out_width, mask=blank).cast(kind)
+        if not target:
+            return pa.RecordBatch.from_arrays([array], schema=self.schema)
+        origin = pa.array(np.where(own.usable, EMBEDDED, MAPPED), pa.string(), mask=~usable)
+        return pa.RecordBatch.from_arrays([array, origin], schema=self.schema)
+
+
 def aligned_annotation(
     map: AlignmentMap,
     source: Source,
@@ -54,6 +85,7 @@ def aligned_annotation(
     batch_rows: int,
     threads: int | None = None,
     progress: Callable[[int], None],
+    executor: Executor = IN_PROCESS,
 ) -> Annotation:
     """What to write: the map of `column` for every row; null where that is null, not finite or all zeros.
 
@@ -61,35 +93,17 @@ def aligned_annotation(
     """
     schema = aligned_schema(source, column, name, map.out_width, target=target)
 
-    def compute(batch: pa.RecordBatch) -> pa.RecordBatch:
-        keys = batch.column(0)
-        vectors = decode(column, batch.column(column), map.width, directions=True, keys=keys)
-        aligned = map.transform(vectors.matrix)
-        usable = vectors.usable & np.isfinite(aligned).all(axis=1)
-        if target:
-            own = decode(target, batch.column(target), map.out_width, directions=True, keys=keys)
-            aligned[own.usable] = own.normalized(np.flatnonzero(own.usable), "float32")
-            usable |= own.usable
-        aligned[~usable] = 0
-        kind = schema.types[0]
-        flat = pa.array(aligned.astype(NUMPY_TYPES[kind.value_type]).reshape(-1))
-        blank = None if usable.all() else pa.array(~usable)
-        array = pa.FixedSizeListArray.from_arrays(flat, map.out_width, mask=blank).cast(kind)
-        if not target:
-            return pa.RecordBatch.from_arrays([array], schema=schema)
-        origin = pa.array(np.where(own.usable, EMBEDDED, MAPPED), pa.string(), mask=~usable)
-        return pa.RecordBatch.from_arrays([array, origin], schema=schema)
-
     return Annotation(
         schema=schema,
         reads=(column, target) if target else (column,),
-        compute=compute,
+        compute=_Aligned(map, column, target, schema),
         token=_token(map, name, target),
         metadata=metadata,
         where=where,
         batch_rows=batch_rows,
         workers=threads or usable_cores(),
         progress=progress,
+        executor=executor,
     )
 
 

@@ -16,6 +16,7 @@ from ..alignment.options import AlignOptions
 from ..bars import shown
 from ..connector import Source
 from ..errors import NotBetterError
+from ..executor import IN_PROCESS, Executor
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
@@ -47,6 +48,8 @@ class Alignment:
         Test vectors of the embedding whose queries the column answers, by which an index is evaluated.
     record
         All figures as plain values: what ``align --json`` prints and the registry keeps.
+    executor
+        Who computes and writes the column.
     """
 
     source: Source
@@ -56,6 +59,7 @@ class Alignment:
     chosen: int
     queries: NDArray[np.float32]
     record: AlignmentRecord
+    executor: Executor = IN_PROCESS
 
     @property
     def run_id(self) -> str:
@@ -156,6 +160,7 @@ class Alignment:
             batch_rows=self.options.batch_rows,
             threads=self.options.threads,
             progress=lambda rows: progress("write", rows, self._n_all),
+            executor=self.executor,
         )
         registry, state = self.registry, self.map.to_bytes()
         if registry is not None:

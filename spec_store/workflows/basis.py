@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..connector import Source
 from ..errors import InputError, InvalidVectorsError
+from ..executor import IN_PROCESS, Executor, idle_workers
 from ..options import CompareOptions
 from ..progress import Progress, timed
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
+from ..stores.view import View
+from .executor import sending_warnings
+from .pass_checkpoint import PassCheckpoint, Prepared
 from .passes import accumulate
 from .portion import Portion, sum_blocks
 from .sampling import Sample, draw_sample, fit_maps, identified, map_error
+from .units import units_of
 
-__all__ = ["Basis", "gather", "pairs_of"]
+__all__ = ["Basis", "basis_of", "fitted_on_sample", "gather", "pairs_of", "rows_of", "summed_share"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Basis:
         Of the source, its keys, and the bandwidths.
     seconds
         Wall time by stage.
+    executor
+        Who goes through the rows.
     """
 
     source: Source
@@ -63,6 +70,7 @@ class Basis:
     state_run: str | None = None
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    executor: Executor = IN_PROCESS
 
     def positions(self, pair: tuple[str, str]) -> tuple[int, int]:
         """Where a pair's embeddings are in the state. Raises InputError for others."""
@@ -98,6 +106,8 @@ def gather(
     *,
     others: Sequence[str],
     maps: Sequence[FeatureMap] | None = None,
+    executor: Executor = IN_PROCESS,
+    checkpoint: PassCheckpoint | None = None,
 ) -> Basis:
     """Draw the sample, fit the maps, and bring all rows into the state: pass 1.
 
@@ -109,46 +119,59 @@ def gather(
         Further columns to read with the sample.
     maps
         Those of an earlier run, to be used as they are; None fits them.
+    executor
+        Who goes through the rows.
+    checkpoint
+        What an interrupted run had done, and where progress is kept; None for neither.
     """
+    checkpoint = checkpoint or PassCheckpoint(source)
     seconds: dict[str, float] = {}
-    messages: list[str] = []
+    is_share = options.fit_rows is not None and options.fit_rows < n_rows
+    sending = _sending_warnings(source, executor, is_share=is_share)
     with timed(seconds, "sample"):
-        rows = identified(source, options.where)
-        sample = draw_sample(rows.source, columns, options, others=others)
-        if maps is None:
-            fitted = fit_maps(sample, options)
-            maps = fitted.maps
-            messages = fitted.bandwidths.warnings() if fitted.bandwidths else []
-        by_column = dict(zip(columns, maps, strict=True))
-        errors = {
-            pair: map_error(sample.of(pair), [by_column[c] for c in pair], options.eta)
-            for pair in pairs_of(columns)
-        }
-        sample = sample.stored(options)
-    progress("covariance", 0, n_rows)
+        prepared = checkpoint.prepared or fitted_on_sample(source, columns, options, others, maps)
+    rows = rows_of(source, prepared)
     portion = None
     with timed(seconds, "covariance"):
-        if options.fit_rows is not None and options.fit_rows < n_rows:
-            portion = sum_blocks(
-                rows.source,
-                maps,
-                options.fit_rows,
-                n_rows,
-                seed=options.seed,
-                where=options.where,
-                threads=options.threads,
-                progress=lambda done: progress("covariance", done, options.fit_rows or 0),
-            )
+        if is_share:
+            portion = checkpoint.portion or summed_share(rows, prepared, options, n_rows, progress)
+            checkpoint.keep(prepared, portion, final=True)
             state = portion.state
         else:
+            start = checkpoint.start
+            progress("covariance", 0 if start is None else start.n_rows, n_rows)
             state = accumulate(
-                rows.source,
-                maps,
+                rows,
+                prepared.maps,
                 where=options.where,
                 batch_rows=options.batch_rows,
                 threads=options.threads,
                 progress=lambda done: progress("covariance", done, n_rows),
+                start=start,
+                merged=lambda done: checkpoint.keep(prepared, done, final=done.n_rows >= n_rows),
+                executor=executor,
             )
+    basis = basis_of(source, columns, references, options, prepared, state, portion, n_rows)
+    warnings = (*basis.warnings, *checkpoint.notes, *sending)
+    return replace(basis, warnings=warnings, seconds=seconds, executor=executor)
+
+
+def rows_of(source: Source, prepared: Prepared) -> Source:
+    """The source as its rows are told apart."""
+    return source.by_own_key() if prepared.by_own_key and isinstance(source, View) else source
+
+
+def basis_of(
+    source: Source,
+    columns: tuple[str, ...],
+    references: tuple[str, ...],
+    options: CompareOptions,
+    prepared: Prepared,
+    state: CovarianceAccumulator,
+    portion: Portion | None,
+    n_rows: int,
+) -> Basis:
+    """After pass 1. Raises InvalidVectorsError for rows that can't be compared and may not be skipped."""
     _check_invalid(source, state, options)
     return Basis(
         source=source,
@@ -158,10 +181,61 @@ def gather(
         state=state,
         portion=portion,
         n_scored=None if portion is None else n_rows,
-        sample=sample,
-        map_errors=errors,
-        warnings=(*source.notes, *rows.warnings, *messages),
-        seconds=seconds,
+        sample=prepared.sample,
+        map_errors=prepared.map_errors,
+        warnings=(*source.notes, *prepared.messages),
+    )
+
+
+def _sending_warnings(source: Source, executor: Executor, *, is_share: bool) -> list[str]:
+    """Before rows are shared out among workers; pass 1 over a share of them is not."""
+    messages = sending_warnings(source, executor)
+    if executor.remote and not is_share:
+        n_units = len(units_of(source))
+        messages += idle_workers(executor, n_units, "parts in pass 1", "A part is 65,536 rows or more.")
+    return messages
+
+
+def fitted_on_sample(
+    source: Source,
+    columns: tuple[str, ...],
+    options: CompareOptions,
+    others: Sequence[str],
+    maps: Sequence[FeatureMap] | None,
+) -> Prepared:
+    """The sample, and what is fixed on it."""
+    rows = identified(source, options.where)
+    messages = list(rows.warnings)
+    sample = draw_sample(rows.source, columns, options, others=others)
+    if maps is None:
+        fitted = fit_maps(sample, options)
+        maps = fitted.maps
+        messages += fitted.bandwidths.warnings() if fitted.bandwidths else []
+    by_column = dict(zip(columns, maps, strict=True))
+    errors = {
+        pair: map_error(sample.of(pair), [by_column[c] for c in pair], options.eta)
+        for pair in pairs_of(columns)
+    }
+    by_own_key = rows.source is not source
+    return Prepared(sample.stored(options), maps, errors, tuple(messages), by_own_key, options.seed)
+
+
+def summed_share(
+    rows: Source, prepared: Prepared, options: CompareOptions, n_rows: int, progress: Progress
+) -> Portion:
+    """Pass 1 over a share of the rows."""
+    assert options.fit_rows is not None
+    n_fit = options.fit_rows
+    progress("covariance", 0, n_rows)
+    return sum_blocks(
+        rows,
+        prepared.maps,
+        n_fit,
+        n_rows,
+        seed=options.seed,
+        where=options.where,
+        threads=options.threads,
+        progress=lambda done: progress("covariance", done, n_fit),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..bars import shown
 from ..errors import InputError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
 from ..progress import ProgressOption
@@ -16,9 +17,11 @@ from ..stores.locate import Destination, open_columns, open_data
 from ..stores.tables import Database, TableLike
 from ..stores.view import keyed
 from .basis import gather
+from .checkpoint import Resumption, resumable
 from .checks import check_rows, embedding_names
 from .comparison import Comparison, check_place
 from .listing import Earlier, described_columns, earlier_run
+from .pass_checkpoint import PassCheckpoint
 from .solving import Question, compared, given_maps
 
 if TYPE_CHECKING:
@@ -34,9 +37,11 @@ def compare(
     db: Database = None,
     version: int | None = None,
     write: bool = False,
+    fresh: bool = False,
     results: str | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: CompareOptions | None = None,
     **fields: Unpack[CompareKeywords],
 ) -> Comparison:
@@ -58,13 +63,20 @@ def compare(
     version
         A version of the table to pin; None is the latest.
     write
-        Write the results and record the run; what would stop that is checked before any work.
+        Write the results and record the run; what would stop that is checked before any work. A run that
+        writes to a LanceDB table and takes longer keeps its progress beside it: interrupted, the next one
+        with the same arguments continues, on the version that was read.
+    fresh
+        Start over, whatever an interrupted run has kept.
     results, out
         A new table of `db`, or a Parquet file, for the results, instead of columns of the table.
     progress
         How far the work is: "auto" shows a bar on a terminal (stderr) and in a notebook, and nothing
         elsewhere; None shows nothing; a callable is called with the stage, the rows done since the last call
         and all of its rows.
+    executor
+        Who goes through the rows: by default threads of this process; or `Processes`, or `RayTasks`. The
+        results are the same.
     options
         Everything else; or give the fields of `CompareOptions` as keywords.
 
@@ -103,15 +115,41 @@ def compare(
     pair = names[0], names[1]
     destination = Destination.of(results, out, db)
     prefix = options.prefix or default_prefix(pair)
+    schema = result_schema(prefix, modes=options.write_modes)
     if write or destination is not None:
-        check_place(source, destination, result_schema(prefix, modes=options.write_modes), pair)
-    n_rows = check_rows(source, pair, options)
-    earlier = earlier_run(source, pair, prefix) if destination is None else Earlier(None, ())
-    described = described_columns(source, pair) if options.describe else ()
-    others = [*earlier.columns, *described]
+        check_place(source, destination, schema, pair)
     references = tuple(asked) if isinstance(table, str) or table is None else ()
-    maps = given_maps(source, pair, options)
-    with shown(progress) as update:
-        basis = gather(source, pair, references, options, n_rows, update, others=others, maps=maps)
-        run = compared(basis, Question(pair, options, earlier, destination=destination))
-        return run.write(progress=update) if write else run
+    resumption = None
+    if write and destination is None:
+        resumption = Resumption.of(
+            asked,
+            names,
+            options.to_json(),
+            {prefix: schema.names},
+            by_name=isinstance(table, str),
+            version=version,
+            fresh=fresh,
+        )
+    with resumable(PassCheckpoint, source, resumption) as checkpoint:
+        source = checkpoint.source
+        n_rows = check_rows(source, pair, options)
+        earlier = earlier_run(source, pair, prefix) if destination is None else Earlier(None, ())
+        described = described_columns(source, pair) if options.describe else ()
+        others = [*earlier.columns, *described]
+        maps = given_maps(source, pair, options)
+        with shown(progress) as update:
+            basis = gather(
+                source,
+                pair,
+                references,
+                options,
+                n_rows,
+                update,
+                others=others,
+                maps=maps,
+                checkpoint=checkpoint,
+                executor=executor,
+            )
+            question = Question(pair, options, earlier, destination=destination, run_id=checkpoint.run_id)
+            run = compared(basis, question)
+            return run.write(progress=update) if write else run

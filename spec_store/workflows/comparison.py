@@ -20,12 +20,13 @@ import pyarrow as pa
 from ..bars import shown
 from ..connector import Annotation, Published, Source
 from ..errors import InputError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import ReportKeywords
 from ..options import CompareOptions
 from ..progress import Progress, ProgressOption, timed
 from ..runs.records import ComparisonRecord
 from ..runs.registry import Registry, cluster_table
-from ..spectral.clusters import Cluster
+from ..spectral.clusters import Rule
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.scoring import Scorer
 from ..spectral.spectrum import Spectrum
@@ -43,7 +44,7 @@ from .units import one_blas_thread
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["MODES", "RULES", "SAMPLE", "Comparison", "check_place"]
+__all__ = ["MODES", "RULES", "SAMPLE", "Comparison", "check_place", "result_annotation"]
 
 SAMPLE, RULES, MODES = "sample", "rules", "modes"
 """Names of what a registry keeps with a comparison, beside its state."""
@@ -65,7 +66,7 @@ class Comparison:
     spectrum
         Eigenvalues, modes, both SPEC-diffs, CKA and coverage.
     clusters_found
-        By size times gap, the largest first.
+        By size times gap, the largest first: `Cluster`s, or only their rules where a `Job` is published.
     state
         The covariance state: the sufficient statistic of the comparison.
     sample
@@ -76,18 +77,21 @@ class Comparison:
         What it takes to describe the clusters beside pass 2; None for no description.
     destination
         The new table or file for the results; None where they become columns of the source.
+    executor
+        Who goes through the rows.
     """
 
     source: Source
     options: CompareOptions
     spectrum: Spectrum
-    clusters_found: tuple[Cluster, ...]
+    clusters_found: tuple[Rule, ...]
     scorer: Scorer
     state: CovarianceAccumulator
     sample: Sample
     record: ComparisonRecord
     described: Described | None = None
     destination: Destination | None = None
+    executor: Executor = IN_PROCESS
 
     @property
     def run_id(self) -> str:
@@ -275,17 +279,8 @@ class Comparison:
         return done
 
     def _annotate(self, progress: Progress) -> tuple[Published, ClusterTally]:
-        annotation = Annotation(
-            schema=self.scorer.schema,
-            reads=self.columns,
-            compute=self.scorer.compute,
-            token=self.scorer.token,
-            metadata=self.record.provenance,
-            where=self.options.where,
-            batch_rows=self.options.batch_rows,
-            workers=self.options.threads or usable_cores(),
-            progress=lambda rows: progress("write", rows, self._n_all),
-        )
+        annotation = result_annotation(self.scorer, self.record, self.options, progress)
+        annotation = replace(annotation, executor=self.executor)
         with one_blas_thread():
             published = self.source.annotate(annotation)
         latest = self.source.latest()
@@ -323,6 +318,7 @@ class Comparison:
             batch_rows=self.options.batch_rows,
             threads=self.options.threads,
             progress=lambda rows: progress(stage, rows, self._n_all),
+            executor=self.executor,
         )
 
     def report(
@@ -396,6 +392,23 @@ class Comparison:
 
     def _stored_state(self) -> bytes | None:
         return self.state.to_bytes() if self.record.state_run is None else None
+
+
+def result_annotation(
+    scorer: Scorer, record: ComparisonRecord, options: CompareOptions, progress: Progress
+) -> Annotation:
+    """What pass 2 writes."""
+    return Annotation(
+        schema=scorer.schema,
+        reads=record.columns,
+        compute=scorer.compute,
+        token=scorer.token,
+        metadata=record.provenance,
+        where=options.where,
+        batch_rows=options.batch_rows,
+        workers=options.threads or usable_cores(),
+        progress=lambda rows: progress("write", rows, record.n_scored),
+    )
 
 
 def check_place(

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ..connector import Source
+from ..executor import IN_PROCESS, Executor
 from ..options import CompareOptions
 from ..progress import Progress
 from ..spectral.angles import largest_angle
@@ -72,6 +73,7 @@ def fold(
     progress: Progress,
     *,
     is_share: bool,
+    executor: Executor = IN_PROCESS,
 ) -> Folded:
     """Bring a state up to the version that the source is pinned at.
 
@@ -84,6 +86,8 @@ def fold(
     is_share
         Whether it is of a share of the rows, which can't be told row by row: another one is drawn where
         anything changed.
+    executor
+        Who reads all rows, where that is needed.
 
     Notes
     -----
@@ -118,7 +122,7 @@ def fold(
         )
         return Folded(portion.state, "drawn again", None, None, None, source.version, portion)
     told = _Told(progress, n_rows)
-    whole = _summed(source, state.maps, options.where, options, told)
+    whole = _summed(source, state.maps, options.where, options, told, executor)
     return Folded(whole, "read again", None, None, None, source.version)
 
 
@@ -134,7 +138,12 @@ class _Told:
 
 
 def _summed(
-    source: Source, maps: Sequence[FeatureMap], where: str | None, options: CompareOptions, told: _Told
+    source: Source,
+    maps: Sequence[FeatureMap],
+    where: str | None,
+    options: CompareOptions,
+    told: _Told,
+    executor: Executor = IN_PROCESS,
 ) -> CovarianceAccumulator:
     return accumulate(
         source,
@@ -143,6 +152,7 @@ def _summed(
         batch_rows=options.batch_rows,
         threads=options.threads,
         progress=told,
+        executor=executor,
     )
 
 

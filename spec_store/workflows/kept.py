@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..spectral.spectrum import Spectrum
 from .sampling import Sample, pairwise_rows
 
-__all__ = ["LeadingModes", "load_sample", "save_sample"]
+__all__ = ["LeadingModes", "load_sample", "sample_to_bytes", "save_sample"]
 
 _FORMAT = 1
 # Bytes of other columns than vectors, beyond which the widest ones are left out.
@@ -28,13 +28,19 @@ def save_sample(sample: Sample, seed: int) -> bytes:
     while others.num_columns and others.nbytes > _LARGEST_OTHERS:
         sizes = [column.nbytes for column in others.columns]
         others = others.remove_column(int(np.argmax(sizes)))
+    return sample_to_bytes(replace(sample, others=others), seed)
+
+
+def sample_to_bytes(sample: Sample, seed: int, *, compression: str | None = "zstd") -> bytes:
+    """All of the sample as an Arrow IPC file."""
     vectors = [pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1]) for x in sample.rows]
-    names = [_KEY, *(f"vector_{i}" for i in range(len(vectors))), *others.column_names]
+    names = [_KEY, *(f"vector_{i}" for i in range(len(vectors))), *sample.others.column_names]
     header = {"format": _FORMAT, "columns": sample.columns, "seed": seed, "n_vectors": len(vectors)}
-    table = pa.Table.from_arrays([sample.keys, *vectors, *others.columns], names=names)
+    table = pa.Table.from_arrays([sample.keys, *vectors, *sample.others.columns], names=names)
     table = table.replace_schema_metadata({"spec_store.sample": json.dumps(header)})
     buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(buffer, table.schema, options=options) as file:
         file.write_table(table)
     return buffer.getvalue()
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 from ..bars import shown
 from ..connector import Annotation, Published, Source
 from ..errors import InputError, UnsupportedError
+from ..executor import IN_PROCESS, Executor
 from ..keywords import CompareKeywords
 from ..options import CompareOptions, default_prefix
 from ..progress import Progress, ProgressOption, timed
-from ..runs.records import ModelsRecord, new_run_id
+from ..runs.records import ModelsRecord
 from ..runs.registry import Registry
 from ..spectral.scoring import ScorerOfPairs, result_schema
 from ..spectral.spectrum import Spectrum, solve
@@ -23,11 +24,13 @@ from ..stores.streaming import usable_cores
 from ..stores.tables import Database, TableLike
 from ..stores.view import keyed
 from .basis import Basis, gather, pairs_of
+from .checkpoint import Resumption, resumable
 from .checks import check_rows, embedding_names
 from .comparison import SAMPLE, Comparison, check_place
 from .kept import save_sample
 from .listing import Earlier, described_columns, earlier_run
 from .notebook import models_html
+from .pass_checkpoint import PassCheckpoint
 from .solving import Question, compared, given_maps, number_or_none
 from .units import one_blas_thread
 
@@ -165,6 +168,7 @@ class ModelComparison:
             batch_rows=options.batch_rows,
             workers=options.threads or usable_cores(),
             progress=lambda rows: progress("write", rows, n_rows),
+            executor=self.basis.executor,
         )
         with one_blas_thread():
             return self.basis.source.annotate(annotation)
@@ -182,7 +186,9 @@ def compare_models(
     db: Database = None,
     version: int | None = None,
     write: bool = False,
+    fresh: bool = False,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
     options: CompareOptions | None = None,
     **fields: Unpack[CompareKeywords],
 ) -> ModelComparison:
@@ -190,13 +196,16 @@ def compare_models(
 
     Parameters
     ----------
-    table, columns, db, version, options
+    table, columns, db, version, executor, options
         As of `compare`; two columns or more.
     pairs
         Those whose clusters are wanted: "all", "first" (the first column with each of the others), or pairs
         of columns. Each is written under a prefix of its own.
     write
         Write the pairs' results, and record the run, whose state answers later questions (`compare_again`).
+        Interrupted, it is continued as in `compare`.
+    fresh
+        Start over, whatever an interrupted run has kept.
 
     Raises
     ------
@@ -229,21 +238,45 @@ def compare_models(
     if options.prefix is not None and len(chosen) != 1:
         raise InputError(f"A prefix is for one pair; {len(chosen)} are asked for, each with its own.")
     questions = {pair: replace(options, prefix=options.prefix or default_prefix(pair)) for pair in chosen}
+    schemas = {
+        pair: result_schema(own.prefix or "", modes=own.write_modes) for pair, own in questions.items()
+    }
+    resumption = None
     if write:
-        schemas = {
-            pair: result_schema(own.prefix or "", modes=own.write_modes) for pair, own in questions.items()
-        }
         _check_places(source, schemas)
-    n_rows = check_rows(source, names, options)
-    earlier = {pair: earlier_run(source, pair, own.prefix or "") for pair, own in questions.items()}
-    others = [c for run in earlier.values() for c in run.columns]
-    if options.describe:
-        others += described_columns(source, names)
-    maps = given_maps(source, names, options)
-    with shown(progress) as update:
-        basis = gather(source, names, references, options, n_rows, update, others=others, maps=maps)
-        run = _compared(basis, questions, earlier)
-        return run.write(progress=update) if write else run
+        results = {questions[pair].prefix or "": schema.names for pair, schema in schemas.items()}
+        resumption = Resumption.of(
+            asked,
+            names,
+            options.to_json(),
+            results,
+            by_name=isinstance(table, str),
+            version=version,
+            fresh=fresh,
+        )
+    with resumable(PassCheckpoint, source, resumption) as checkpoint:
+        source = checkpoint.source
+        n_rows = check_rows(source, names, options)
+        earlier = {pair: earlier_run(source, pair, own.prefix or "") for pair, own in questions.items()}
+        others = [c for run in earlier.values() for c in run.columns]
+        if options.describe:
+            others += described_columns(source, names)
+        maps = given_maps(source, names, options)
+        with shown(progress) as update:
+            basis = gather(
+                source,
+                names,
+                references,
+                options,
+                n_rows,
+                update,
+                others=others,
+                maps=maps,
+                checkpoint=checkpoint,
+                executor=executor,
+            )
+            run = _compared(basis, questions, earlier, checkpoint.run_id)
+            return run.write(progress=update) if write else run
 
 
 def _check_places(source: Source, schemas: Mapping[tuple[str, str], pa.Schema]) -> None:
@@ -263,9 +296,9 @@ def _compared(
     basis: Basis,
     questions: Mapping[tuple[str, str], CompareOptions],
     earlier: Mapping[tuple[str, str], Earlier],
+    run_id: str,
 ) -> ModelComparison:
     """The matrix, and the pairs that were asked for."""
-    run_id = new_run_id()
     seconds = dict(basis.seconds)
     with timed(seconds, "solve"):
         record = _record(basis, run_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,22 @@ from numpy.typing import NDArray
 
 from ..connector import Source
 from ..describe import Describer
+from ..executor import IN_PROCESS, Executor
 from ..spectral.covariance import CovarianceAccumulator
 from ..spectral.features import FeatureMap
 from ..spectral.scoring import Scorer
 from ..stores.memory import release_memory
 from ..stores.streaming import ordered_map, usable_cores
-from .units import Progressed, one_blas_thread, product_threads, sum_units, units_of
+from .units import (
+    Progressed,
+    Unit,
+    UnitSums,
+    one_blas_thread,
+    product_threads,
+    sum_units,
+    unit_batches,
+    units_of,
+)
 
 __all__ = ["ClusterTally", "accumulate", "scored", "scored_on_demand", "tally_columns"]
 
@@ -35,11 +46,13 @@ def accumulate(
     progress: Callable[[int], None],
     start: Progressed | None = None,
     merged: Callable[[Progressed], None] = lambda done: None,
+    executor: Executor = IN_PROCESS,
+    units: Sequence[Unit] | None = None,
 ) -> CovarianceAccumulator:
     """Pass 1: all rows into one accumulator; reading runs ahead, and `threads` compute (None: all usable).
 
     The sums are taken in the store's order, over batches of equal size within units, see `units_of`: the
-    state depends neither on the number of threads nor on how the store cuts its batches.
+    state depends neither on the number of threads or workers nor on how the store cuts its batches.
 
     Parameters
     ----------
@@ -47,18 +60,30 @@ def accumulate(
         What an interrupted pass over the same units has summed; it is gone on with, in place.
     merged
         Called after each unit.
+    executor
+        Sums the units, each where it is sent; `threads` are for this process.
+    units
+        Only these; None is all of the source.
     """
     done = start or Progressed(CovarianceAccumulator(maps), 0)
     threads = threads or usable_cores()
-    units = units_of(source)[done.n_units :]
+    units = (units_of(source) if units is None else units)[done.n_units :]
     release_memory()
     with product_threads(maps, threads):
-        for state in sum_units(
-            source, units, maps, where=where, batch_rows=batch_rows, threads=threads, progress=progress
-        ):
-            done.state.merge(state)
-            done = Progressed(done.state, done.n_units + 1)
-            merged(done)
+        if executor.remote:
+            task = UnitSums(source, maps, where, batch_rows, executor.threads_each(len(units)))
+            summed = executor.map(task, units)
+        else:
+            summed = sum_units(
+                source, units, maps, where=where, batch_rows=batch_rows, threads=threads, progress=progress
+            )
+        with closing(summed):
+            for sums in summed:
+                done.state.add(sums)
+                done = Progressed(done.state, done.n_units + 1)
+                if executor.remote:
+                    progress(sums.n_rows + sums.invalid.n_rows)
+                merged(done)
     release_memory()
     return done.state
 
@@ -127,6 +152,39 @@ class ClusterTally:
         return [key for _, _, key in self._top[cluster]]
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """Pass 2 over units of a source, wherever it is called; pickles as its parts do.
+
+    Attributes
+    ----------
+    described
+        Columns beside the embeddings that are wanted of the rows.
+    """
+
+    source: Source
+    scorer: Scorer
+    described: tuple[str, ...]
+    where: str | None
+    batch_rows: int
+    threads: int
+
+    def __call__(self, unit: Unit) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
+        """All of what `stream` gives of a unit."""
+        return list(self.stream([unit]))
+
+    def stream(self, units: Sequence[Unit]) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, None]:
+        """Row keys and described columns, and result columns, in the store's order."""
+        columns = list(dict.fromkeys([*(m.column for m in self.scorer.maps), *self.described]))
+        batches = chain.from_iterable(
+            unit_batches(self.source, unit, columns, self.where, self.batch_rows) for unit in units
+        )
+        yield from ordered_map(self._scored, batches, workers=self.threads)
+
+    def _scored(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        return batch.select([self.source.key, *self.described]), self.scorer.compute(batch)
+
+
 def scored(
     source: Source,
     scorer: Scorer,
@@ -136,22 +194,23 @@ def scored(
     batch_rows: int,
     threads: int | None,
     progress: Callable[[int], None],
+    executor: Executor = IN_PROCESS,
 ) -> Iterator[pa.RecordBatch]:
     """Pass 2 as a stream: each row's key and result columns, in the store's order; the tally counts along.
 
     To be consumed within `one_blas_thread`.
     """
-
-    def score(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        return batch, scorer.compute(batch)
-
-    columns = [m.column for m in scorer.maps]
-    described = tally.describer.columns if tally.describer else ()
-    batches = source.batches(list(dict.fromkeys([*columns, *described])), where=where, batch_rows=batch_rows)
-    for batch, result in ordered_map(score, batches, workers=threads or usable_cores()):
-        tally.update(batch, result.column(1), result.column(4))
-        progress(len(batch))
-        yield _with_key(source, batch, result)
+    units = units_of(source)
+    described = tuple(tally.describer.columns) if tally.describer else ()
+    n_threads = executor.threads_each(len(units)) if executor.remote else threads or usable_cores()
+    scoring = Scoring(source, scorer, described, where, batch_rows, n_threads)
+    pieces = executor.map(scoring, units) if executor.remote else scoring.stream(units)
+    with closing(pieces):
+        for piece in pieces:
+            for batch, result in piece if isinstance(piece, list) else [piece]:
+                tally.update(batch, result.column(1), result.column(4))
+                progress(len(batch))
+                yield _with_key(source, batch, result)
 
 
 def scored_on_demand(

@@ -28,6 +28,7 @@ from ..stores.locate import Database, location_of, open_table
 from ..stores.vectors import is_vector
 from .aligned import origin_column
 from .annotated import Results, find_comparison, held_comparisons, result_columns
+from .checkpoint import discard_checkpoints
 from .ordering import ordered_rows, parse_orders
 
 __all__ = ["ClusterReport", "clusters", "list_runs", "query", "undo"]
@@ -279,6 +280,8 @@ def _counted(index: np.ndarray[Any, Any], names: list[str]) -> dict[str, int]:
 def undo(table: str, *, prefix: str, db: Database = None) -> list[str]:
     """Remove the result columns with this prefix, or the aligned column of this name; what was removed.
 
+    What an interrupted run of this prefix has kept to be continued from goes too.
+
     Raises InputError where there are none, ColumnClashError where one is not spec-store's own.
     """
     source = open_table(table, db)
@@ -286,6 +289,7 @@ def undo(table: str, *, prefix: str, db: Database = None) -> list[str]:
     more = prefix, origin_column(prefix), f"{prefix}_{MODES_COLUMN}"
     present += [f.name for f in source.schema if f.name in more and is_own_result(pa.schema([f]))]
     source.undo(present)  # with no columns, too: it removes what killed runs have left
+    discard_checkpoints(source, prefix)
     if not present:
         raise InputError(f"{sentence(source.describe())} has no result columns with prefix {prefix!r}.")
     return present

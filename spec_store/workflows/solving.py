@@ -132,6 +132,7 @@ def compared(basis: Basis, question: Question) -> Comparison:
         if options.describe
         else None,
         destination=destination,
+        executor=basis.executor,
     )
 
 

@@ -7,7 +7,7 @@ part, and wherever it was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,7 +19,16 @@ from ..spectral.covariance import BatchSums, CovarianceAccumulator, RowColumns
 from ..spectral.features import FeatureMap
 from ..stores.streaming import even_batches, ordered_map
 
-__all__ = ["Progressed", "Unit", "one_blas_thread", "product_threads", "sum_units", "units_of"]
+__all__ = [
+    "Progressed",
+    "Unit",
+    "UnitSums",
+    "one_blas_thread",
+    "product_threads",
+    "sum_units",
+    "unit_batches",
+    "units_of",
+]
 
 Unit = tuple[Partition, ...]
 
@@ -44,6 +53,11 @@ class Progressed:
 
     state: CovarianceAccumulator
     n_units: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows read, those that were skipped among them."""
+        return self.state.n_rows + self.state.invalid.n_rows
 
 
 def units_of(source: Source) -> list[Unit]:
@@ -88,8 +102,8 @@ def sum_units(
     batch_rows: int,
     threads: int,
     progress: Callable[[int], None],
-) -> Iterator[CovarianceAccumulator]:
-    """The state of each unit, in order; while one is handed over the next ones are read and computed.
+) -> Generator[BatchSums, None, None]:
+    """The sums of each unit, in order; while one is handed over the next ones are read and computed.
 
     To be consumed within `product_threads`.
 
@@ -106,7 +120,7 @@ def sum_units(
     batches = (
         (number, batch)
         for number, unit in enumerate(units)
-        for batch in even_batches(_batches(source, unit, columns, where, batch_rows), batch_rows)
+        for batch in even_batches(unit_batches(source, unit, columns, where, batch_rows), batch_rows)
     )
     state = CovarianceAccumulator(maps)
     large = _is_large(maps)
@@ -119,7 +133,7 @@ def sum_units(
     n_done = 0
     for number, rows in ordered_map(computed, batches, workers=1 if large else threads):
         while n_done < number:
-            yield state
+            yield state.total
             state = CovarianceAccumulator(maps)
             n_done += 1
         if isinstance(rows, BatchSums):
@@ -128,15 +142,46 @@ def sum_units(
             state.accumulate(rows)
         progress(rows.n_rows + rows.invalid.n_rows)
     for _ in units[n_done:]:
-        yield state
+        yield state.total
         state = CovarianceAccumulator(maps)
+
+
+@dataclass(frozen=True)
+class UnitSums:
+    """The sums of a unit, wherever that is called: what workers are sent.
+
+    Attributes
+    ----------
+    source, maps, where, batch_rows, threads
+        As of `sum_units`.
+    """
+
+    source: Source
+    maps: Sequence[FeatureMap]
+    where: str | None
+    batch_rows: int
+    threads: int
+
+    def __call__(self, unit: Unit) -> BatchSums:
+        """Of one unit."""
+        with product_threads(self.maps, self.threads):
+            (sums,) = sum_units(
+                self.source,
+                [unit],
+                self.maps,
+                where=self.where,
+                batch_rows=self.batch_rows,
+                threads=self.threads,
+                progress=lambda rows: None,
+            )
+        return sums
 
 
 def _is_large(maps: Sequence[FeatureMap]) -> bool:
     return sum(m.n_columns for m in maps) > _LARGEST_THREADED
 
 
-def _batches(
+def unit_batches(
     source: Source, unit: Unit, columns: Sequence[str], where: str | None, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
     """A unit's partitions, one after the other."""

@@ -8,6 +8,7 @@ from ..alignment.maps import AlignmentMap
 from ..bars import shown
 from ..connector import Source, find_field
 from ..errors import InputError, sentence
+from ..executor import IN_PROCESS, Executor
 from ..progress import Progress, ProgressOption
 from ..runs.records import AlignmentRecord
 from ..runs.registry import Registry
@@ -29,6 +30,7 @@ def update(
     refit: bool = False,
     db: Database = None,
     progress: ProgressOption = "auto",
+    executor: Executor = IN_PROCESS,
 ) -> list[Updated | UpdatedClusters]:
     """Bring the results in a table up to date: comparisons first, then aligned columns.
 
@@ -43,8 +45,8 @@ def update(
     refit
         Find modes and clusters anew in the updated state, with the same feature maps, and score all rows: a
         new run. Clusters that are found again keep their numbers. No row that stayed is read for the state.
-    progress
-        As in `compare`.
+    progress, executor
+        As in `compare`; what was added and removed is read in this process.
 
     Returns
     -------
@@ -74,13 +76,14 @@ def update(
             " compare or spec-store align first."
         )
     registry.check()
-    states = States(registry)
+    states = States(registry, executor)
     jobs = [ClusterJob.of(run, table, source, registry, states, refit=refit) for run in comparisons]
     maps = [_checked_map(run, source) for run in alignments]
     with shown(progress) as told:
         done: list[Updated | UpdatedClusters] = [job.run(told) for job in jobs]
         done += [
-            _aligned(source.latest(), r, m, registry, told) for r, m in zip(alignments, maps, strict=True)
+            _aligned(source.latest(), r, m, registry, told, executor)
+            for r, m in zip(alignments, maps, strict=True)
         ]
     return done
 
@@ -101,7 +104,12 @@ def _target(run: AlignmentRecord) -> str | None:
 
 
 def _aligned(
-    source: Source, run: AlignmentRecord, map_: AlignmentMap, registry: Registry, progress: Progress
+    source: Source,
+    run: AlignmentRecord,
+    map_: AlignmentMap,
+    registry: Registry,
+    progress: Progress,
+    executor: Executor,
 ) -> Updated:
     column, (origin, _) = run.prefix, run.columns
     n_rows = source.count()
@@ -118,6 +126,7 @@ def _aligned(
         where=run.options["where"],
         batch_rows=run.options["batch_rows"],
         progress=lambda rows: progress(stage, rows, n_rows),
+        executor=executor,
     )
     since = run.scored_version if run.scored_version is not None else 0
     with one_blas_thread():

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from ..connector import Annotation, Published, Source, find_field
+from ..connector import Annotation, Location, Published, Source, find_field
 from ..errors import InputError, sentence
+from ..executor import IN_PROCESS, Executor
 from ..options import CompareOptions
 from ..progress import Progress, timed
 from ..runs.records import ComparisonRecord, ModelsRecord
 from ..runs.registry import Registry
 from ..spectral.scoring import Scorer
 from ..spectral.spectrum import Spectrum
+from ..stores.locate import Columns
 from ..stores.streaming import usable_cores
 from .again import opened_again, owner_of
 from .annotated import counted
@@ -34,8 +36,9 @@ __all__ = ["ClusterJob", "States", "held_marks"]
 class States:
     """The states of recorded runs, each loaded and brought up to date once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, executor: Executor = IN_PROCESS) -> None:
         self._registry = registry
+        self.executor = executor
         self._folded: dict[str, Folded] = {}
         self._owners: dict[str, ComparisonRecord | ModelsRecord] = {}
 
@@ -55,7 +58,15 @@ class States:
             kept = kept_state(source.location, owner.run_id)
             version = owner.source_version if owner.state_version is None else owner.state_version
             options = CompareOptions.from_json(owner.options)
-            found = fold(kept, source, version, options, progress, is_share=owner.fit is not None)
+            found = fold(
+                kept,
+                source,
+                version,
+                options,
+                progress,
+                is_share=owner.fit is not None,
+                executor=self.executor,
+            )
             if owner.run_id != run.run_id and found.version != version:
                 renewed = replace(owner, state_version=found.version)
                 self._registry.renew(renewed, found.state.to_bytes())
@@ -68,7 +79,8 @@ class ClusterJob:
     """One comparison to be brought up to date, all checks that need no pass done."""
 
     record: ComparisonRecord
-    source: Source
+    table: str
+    location: Location
     registry: Registry
     states: States
     refit: bool
@@ -86,25 +98,30 @@ class ClusterJob:
         refit: bool,
     ) -> ClusterJob:
         assert source.location is not None
-        options = CompareOptions.from_json(run.options)
-        opened = opened_again(replace(run, table=table), source.location, options)
+        rules = registry.artifact(run.run_id, RULES)
+        job = cls(run, table, source.location, registry, states, refit, rules or b"")
+        opened = job.opened()
         if not opened.of_table:
             raise InputError(
                 f"The results with prefix {run.prefix!r} lie in a table of their own, {table!r}: run"
                 " spec-store compare again, which replaces it."
             )
-        rules = registry.artifact(run.run_id, RULES)
         if rules is None and not refit:
             raise InputError(
                 f"Run {run.run_id} was recorded without the rules of its clusters, by an earlier version of"
                 " spec-store, or they are lost: find clusters anew with --refit (refit=True)."
             )
-        if (left := opened.source.count(options.where)) < options.fewest_rows:
+        left, least = opened.source.count(job.options.where), job.options.fewest_rows
+        if left < least:
             raise InputError(
-                f"{sentence(source.describe())} has {left} rows left to compare; {options.fewest_rows} are"
-                " needed. Remove the results with spec-store undo."
+                f"{sentence(source.describe())} has {left} rows left to compare; {least} are needed."
+                " Remove the results with spec-store undo."
             )
-        return cls(run, opened.source, registry, states, refit, rules or b"")
+        return job
+
+    def opened(self) -> Columns:
+        """The run's columns as they stand now, joined where they lie in several stores."""
+        return opened_again(replace(self.record, table=self.table), self.location, self.options)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -117,7 +134,7 @@ class ClusterJob:
     def run(self, progress: Progress) -> UpdatedClusters:
         """Fold, then score what changed; or compare anew."""
         seconds: dict[str, float] = {}
-        source = self.source.latest()
+        source = self.opened().source
         with timed(seconds, "update"):
             folded = self.states.folded(self.record, source, progress)
             known = [m.column for m in folded.state.maps]
@@ -169,6 +186,7 @@ class ClusterJob:
             batch_rows=options.batch_rows,
             workers=options.threads or usable_cores(),
             progress=lambda rows: progress(stage, rows, n_rows),
+            executor=self.states.executor,
         )
         with one_blas_thread():
             return source.annotate(annotation)
@@ -231,6 +249,7 @@ class ClusterJob:
             n_scored=source.count(options.where) if self._is_share(folded) else None,
             warnings=(*source.notes, *rows.warnings),
             seconds=seconds,
+            executor=self.states.executor,
         )
         asked = replace(options, prefix=run.prefix)
         new = compared(basis, Question(self.pair, asked, earlier)).write(progress=progress)

@@ -53,10 +53,10 @@ def test_compare_json_is_one_object_with_the_documented_keys(db):
     found = json.loads(
         run("compare", "--table", "images", "--cols", "clip,dino", "--json", *SMALL, db=db).stdout
     )
-    expected = """run_id table columns n_rows n_skipped objective kernel features bandwidth coverage map_error
-        spec_diff spec_diff_centered cka mismatch average_pair n_candidates rejections eigenvalues
+    expected = """run_id table columns n_rows n_skipped fit objective kernel features bandwidth coverage
+        map_error spec_diff spec_diff_centered cka mismatch average_pair n_candidates rejections eigenvalues
         cka_unbiased rounding mode_energies state_run references clusters rejected next_number changes
-        skipped_columns seconds written warnings"""
+        skipped_columns state_version scored_version updates seconds written warnings"""
     assert list(found) == expected.split()
     assert set(found["bandwidth"]) == set(found["coverage"]) == set(found["eigenvalues"]) == {"clip", "dino"}
     keys = """cluster side strength energy where capture gap contrast cohesion intervals stability

@@ -1,6 +1,7 @@
 """`update` and `status` as commands: what they print, exit codes, leftovers."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -66,20 +67,22 @@ def test_a_table_without_results_is_told_of_and_counts_as_current(db):
 
 
 def test_what_killed_runs_left_is_named_and_cleaned(tmp_path):
-    make_table(tmp_path, plain_rows(60), plain_rows(40, 60))
-    command = [sys.executable, TESTS / "stopped_annotations.py", tmp_path, "images-STAGED"]
+    db = str(tmp_path)
+    table = "images-STAGED"
+    make_table(tmp_path, plain_rows(60), plain_rows(40, 60), name=table)
+    command = [sys.executable, TESTS / "stopped_annotations.py", tmp_path, table]
     stopped = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         text=True,
         cwd=TESTS,
-        env={**__import__("os").environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
     assert stopped.stdout.readline() == "stopped\n"
-    assert json.loads(run("status", "--table", "images", "--json", db=tmp_path).stdout)["leftovers"] == []
+    assert json.loads(run("status", "--table", table, "--json", db=db).stdout)["leftovers"] == []
     stopped.send_signal(signal.SIGKILL)
     stopped.wait()
-    done = run("status", "--table", "images", db=tmp_path)
+    done = run("status", "--table", table, db=db)
     assert "3 files left by killed runs, --clean removes them" in done.stdout
-    assert "3 files removed" in run("status", "--table", "images", "--clean", db=tmp_path).stdout
-    assert leftovers(tmp_path) == NOTHING
+    assert "3 files removed" in run("status", "--table", table, "--clean", db=db).stdout
+    assert leftovers(tmp_path, table) == NOTHING

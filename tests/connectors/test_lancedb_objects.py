@@ -64,6 +64,34 @@ def test_results_are_published_again_and_undone_and_nothing_else_is_left(s3, uri
     assert not any(n.startswith("_spec_store") for n in s3.objects(uri))
 
 
+def test_what_was_staged_in_parts_is_published_by_whoever_comes(s3, uri):
+    assert s3.open(uri).stage(annotation(), 1, 2) == 40
+    assert s3.open(uri).stage(annotation(), 0, 2) == 60
+    assert s3.open(uri).stage(annotation(), 0, 2) == 0
+    assert len(unreferenced(s3, uri)) == 4  # two column files, two ledgers
+    assert s3.dataset(uri).schema.names == ["id", "clip", "dino", "payload"]
+
+    def compute(batch):
+        raise AssertionError("computed again")
+
+    s3.open(uri).annotate(annotation(compute))
+    assert_annotated(s3, uri, b"run-1")
+    assert unreferenced(s3, uri) == set()
+
+
+def test_what_a_failed_part_has_staged_is_gone(s3, uri):
+    def compute(batch):
+        raise ValueError("no such row")
+
+    s3.open(uri).stage(annotation(), 0, 2)
+    with pytest.raises(ValueError, match="no such row"):
+        s3.open(uri).stage(annotation(compute), 1, 2)
+    assert len(unreferenced(s3, uri)) == 2
+    s3.open(uri).annotate(annotation())
+    assert_annotated(s3, uri, b"run-1")
+    assert unreferenced(s3, uri) == set()
+
+
 def start_again(s3, uri, earlier):
     if earlier:
         s3.open(uri).annotate(annotation(token="0" * 24, run="run-0"))

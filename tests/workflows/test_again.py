@@ -99,7 +99,7 @@ def test_rows_that_came_since_are_scored_and_told_of(db):
     table = lancedb.connect(db).open_table("images")
     table.add(table.to_arrow().slice(0, 50).select(["id", "clip", "dino", "label"]))
     again = spec_store.compare_again(run.run_id, db=db, write=True, prefix="later")
-    assert any("read 700 rows, and there are 750 now" in w for w in again.warnings)
+    assert any("is of 700 rows, and there are 750 now" in w for w in again.warnings)
     scores = lance.dataset(f"{db}/images.lance").to_table()["later_scores"]
     assert scores.null_count == 0
     assert again.n_rows == 700

@@ -563,7 +563,7 @@ def test_update_keeps_to_the_filter_of_its_run_and_skips_columns_that_were_undon
 
 
 def test_update_without_an_alignment_says_what_to_do(db):
-    with pytest.raises(InputError, match=r"no aligned column.*spec-store align first"):
+    with pytest.raises(InputError, match=r"no results.*spec-store compare or spec-store align first"):
         spec_store.update("images", db=db)
 
 
