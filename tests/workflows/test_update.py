@@ -288,3 +288,22 @@ def test_a_column_of_another_store_is_read_again(db):
     assert found["two_scores"].null_count == 0
     (result,) = spec_store.status("images", db=db).results
     assert (result.run_id, result.other_stores) == (run.run_id, (columns[1],))
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_state_of_a_share_is_drawn_again_where_anything_changed(tmp_path, refit, monkeypatch):
+    monkeypatch.setattr("spec_store.workflows.portion._BLOCK_ROWS", (20, 20))
+    db = str(tmp_path)
+    lance.write_dataset(rows(0, 1400), f"{db}/images.lance", enable_stable_row_ids=True)
+    run = compare(db, fit_rows=1000)
+    (updated,) = spec_store.update("images", db=db)
+    assert (updated.state, updated.n_rows) == ("current", run.n_rows)
+    add(db, rows(1400, 1500))
+    table(db).delete("id < 30")
+    (updated,) = spec_store.update("images", refit=refit, db=db)
+    assert (updated.state, updated.n_added) == ("drawn again", None)
+    assert 950 <= updated.n_rows <= 1050
+    assert updated.n_written == (1470 if refit else 100)
+    record = spec_store.clusters("images", db=db).run
+    assert record.fit["n_scored"] == (1470 if refit else 1400)
+    assert spec_store.status("images", db=db).up_to_date
