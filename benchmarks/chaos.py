@@ -19,11 +19,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--s3", action="store_true", help="On an S3 server of this process's own (moto).")
+    parser.add_argument("--s3", action="store_true", help="On an S3 server (moto) in a process of its own.")
     given = parser.parse_args()
     began = time.monotonic()
     if given.s3:
-        with s3_server.running() as server:
+        with s3_server.running_apart() as server:
             chaos = Chaos(lambda i: s3_place(server, i), given.seed, report=say)
             fine = chaos.run(given.rounds)
     else:

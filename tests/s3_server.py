@@ -2,6 +2,9 @@
 
 import contextlib
 import logging
+import os
+import subprocess
+import sys
 
 import boto3
 import lance
@@ -13,22 +16,29 @@ from spec_store.plugins import get_connector
 BUCKET = "bucket"
 
 
-class S3:
-    """A server with one bucket."""
+def _started():
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    return server, f"http://{host}:{port}"
 
-    def __init__(self):
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
+
+class S3:
+    """A server with one bucket, in this process unless there is one at the endpoint."""
+
+    def __init__(self, endpoint=None):
+        self._server = None
+        if endpoint is None:
+            self._server, endpoint = _started()
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        endpoint = f"http://{host}:{port}"
         self.client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
         self.client.create_bucket(Bucket=BUCKET)
         self.options = {**keys, "aws_region": "us-east-1", "aws_endpoint": endpoint, "allow_http": "true"}
 
     def stop(self):
-        self._server.stop()
+        if self._server is not None:
+            self._server.stop()
 
     def forget_conditions(self):
         """From now on, ignore the conditions of writes beside tables, as some stores do of all writes."""
@@ -91,3 +101,24 @@ def running():
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def running_apart():
+    """A server in a process of its own: what waits for it with the interpreter locked gets its answer."""
+    command = [sys.executable, __file__]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        yield S3(process.stdout.readline().strip())
+    finally:
+        process.communicate("")
+
+
+if __name__ == "__main__":
+    served, at = _started()
+    print(at, flush=True)
+    sys.stdin.read()
+    served.stop()

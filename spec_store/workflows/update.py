@@ -112,6 +112,7 @@ def _aligned(
     executor: Executor,
 ) -> Updated:
     column, (origin, _) = run.prefix, run.columns
+    marks = held_marks(source, [column], run)[column]
     n_rows = source.count()
     empty = source.count(f"{quoted(column)} IS NULL")
     stage = f"write {column}"
@@ -122,7 +123,7 @@ def _aligned(
         origin,
         column,
         target=_target(run),
-        metadata=held_marks(source, [column])[column],
+        metadata=marks,
         where=run.options["where"],
         batch_rows=run.options["batch_rows"],
         progress=lambda rows: progress(stage, rows, n_rows),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from ..connector import Annotation, Location, Published, Source, find_field
-from ..errors import InputError, sentence
+from ..connector import Annotation, Location, Published, Source
+from ..errors import InputError, RetryError, sentence
 from ..executor import IN_PROCESS, Executor
 from ..options import CompareOptions
 from ..progress import Progress, timed
-from ..runs.records import ComparisonRecord, ModelsRecord
+from ..runs.records import ComparisonRecord, ModelsRecord, RunRecord, publication_of
 from ..runs.registry import Registry
 from ..spectral.scoring import Scorer
 from ..spectral.spectrum import Spectrum
@@ -31,6 +31,8 @@ from .units import one_blas_thread
 from .updated import UpdatedClusters
 
 __all__ = ["ClusterJob", "States", "held_marks"]
+
+_RUN = b"spec_store.run"
 
 
 class States:
@@ -170,7 +172,7 @@ class ClusterJob:
         run, options = self.record, self.options
         known = {m.column: m for m in folded.state.maps}
         scorer = Scorer.from_bytes(self.rules, [known[c] for c in self.pair])
-        marks = held_marks(source, scorer.schema.names)
+        marks = held_marks(source, scorer.schema.names, run)
         n_rows = source.count(options.where)
         stage = f"write {run.prefix}"
         progress(stage, 0, n_rows)
@@ -301,7 +303,14 @@ def _invalid(n: int, run: ComparisonRecord, source: Source) -> list[str]:
     ]
 
 
-def held_marks(source: Source, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """By result column the field metadata that it has."""
-    held: dict[str, Mapping[bytes, bytes]] = {n: find_field(source, n).metadata or {} for n in names}
-    return {n: {k.decode(): v.decode() for k, v in marks.items()} for n, marks in held.items()}
+def held_marks(source: Source, names: Sequence[str], run: RunRecord) -> dict[str, dict[str, str]]:
+    """By result column the field metadata that it has. Raises RetryError where it is no longer this run's."""
+    fields = {f.name: f.metadata or {} for f in source.schema}
+    for name in names:
+        if fields.get(name, {}).get(_RUN) != publication_of(run.run_id).encode():
+            did = "written" if name in fields else "removed"
+            raise RetryError(
+                f"While the results of run {run.run_id} were brought up to date, somebody else has {did}"
+                f" {name} in {source.describe()}. These results are as they were; try again."
+            )
+    return {n: {k.decode(): v.decode() for k, v in fields[n].items()} for n in names}

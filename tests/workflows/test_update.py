@@ -8,7 +8,7 @@ import pytest
 
 import spec_store
 from planted import planted_mixture, vectors
-from spec_store.errors import InputError
+from spec_store.errors import InputError, RetryError
 from spec_store.runs import registry as registry_module
 from spec_store.runs.registry import Registry
 from spec_store.spectral.scoring import Scorer
@@ -225,6 +225,41 @@ def test_runs_that_share_a_state_fold_it_once_and_aligned_columns_follow(db):
     assert spec_store.status("images", db=db).up_to_date
     (one,) = spec_store.update("images", prefix="half", db=db)
     assert (one.prefix, one.state) == ("half", "current")
+
+
+def test_results_that_another_run_replaces_meanwhile_are_not_written_under_its_name(db):
+    def align(seed):
+        kind = {"kind": "affine", "steps": 5, "key": "id", "force": True, "seed": seed}
+        return spec_store.align("images", "clip", "dino", db=db, write=True, **kind)
+
+    compare(db)
+    align(0)
+    add(db, rows(N, N + 60))
+    later = []
+
+    def progress(stage, n, total):
+        if stage == "write spec_clip_dino" and not later:  # before the aligned column's turn
+            later.append(align(1))
+
+    with pytest.raises(RetryError, match="somebody else has written clip_as_dino in table"):
+        spec_store.update("images", db=db, progress=progress)
+    found = lance.dataset(f"{db}/images.lance").to_table(["clip", "clip_as_dino"])
+    clip, aligned = (np.stack(column.to_numpy()) for column in found.columns)
+    assert np.allclose(later[0].map.transform(clip), aligned, atol=1e-5)
+    assert spec_store.update("images", db=db, prefix="clip_as_dino")[0].run_id == later[0].run_id
+
+
+def test_results_that_are_removed_meanwhile_are_named(db):
+    compare(db)
+    compare(db, prefix="second")
+    add(db, rows(N, N + 60))
+
+    def progress(stage, n, total):
+        if stage.startswith("write") and "spec_clip_dino_score" in table(db).schema.names:
+            spec_store.undo("images", db=db, prefix="spec_clip_dino")
+
+    with pytest.raises(RetryError, match="somebody else has removed spec_clip_dino_cluster in table"):
+        spec_store.update("images", db=db, progress=progress)
 
 
 def test_a_state_too_large_for_one_row_lies_in_pieces_and_is_updated_like_any(db, monkeypatch):
