@@ -1,10 +1,12 @@
-# Two commands, each from nothing but Python: `make demo` shows what spec-store does, `make test` checks it.
+# Commands, each from nothing but Python: `make demo` shows what spec-store does, `make test` checks it, `make bench`
+# measures it beside this machine's limits and other means, in some minutes.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOOR := .venv-floor
 DEMO_DB := demo-db
+BENCH_DB := bench-db
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint
 
 # The oldest Python that can make an environment, in $PATH or by pyenv, whose commands may be there and not work.
@@ -18,7 +20,7 @@ FLOOR_TESTS := tests/test_story.py tests/connectors/test_conformance.py tests/co
 	tests/connectors/test_lancedb_recovery.py tests/stores/test_vectors.py tests/spectral/test_covariance_laws.py \
 	tests/alignment/test_maps.py
 
-.PHONY: demo test test-floor lint clean
+.PHONY: demo test test-floor lint bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,5 +58,10 @@ test-floor: $(FLOOR)/.installed
 	@$(FLOOR)/bin/python -c "import sys; print('The oldest dependencies, with Python', sys.version.split()[0])"
 	$(FLOOR)/bin/python -m pytest -q -n 2 $(FLOOR_TESTS)
 
+# What is compared with is optional: where it can't be installed its rows are missing.
+bench: $(BIN)/.installed
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python benchmarks/bench.py --db $(BENCH_DB) --json bench.json --plot docs/performance.svg
+
 clean:
-	rm -rf $(VENV) $(FLOOR) $(DEMO_DB) build dist
+	rm -rf $(VENV) $(FLOOR) $(DEMO_DB) $(BENCH_DB) build dist
