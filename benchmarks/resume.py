@@ -31,7 +31,7 @@ WIDTHS = {"clip": 64, "dino": 96}
 COLUMNS = list(WIDTHS)
 OPTIONS = {"describe": False}
 RESULTS = [f"spec_clip_dino_{n}" for n in ("cluster", "clusters", "side", "score", "scores")]
-FRAGMENT = 50_000
+FRAGMENT = 22_000
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _table(folder: Path, n_rows: int) -> str:
-    """A table in fragments of 50,000 rows; its name."""
+    """A table in fragments of 22,000 rows, three to a unit; its name."""
     name = table_at(folder, n_rows, WIDTHS)
     path = folder / f"{name}.lance"
     batches = lance.dataset(path).to_batches(batch_size=10_000)
