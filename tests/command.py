@@ -50,7 +50,9 @@ def run_process(*arguments, db=None, code=0, env=None, text=True, **more):
 def interrupted_while_staging(*arguments, db):
     """Ctrl-C once column files are being written; exit code and what stderr said."""
     command = [sys.executable, "-c", _LISTEN, *COMMAND, *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment(db))
+    nothing_kept = {"SPEC_STORE_CHECKPOINT_SECONDS": "3600"}  # however slow the machine is
+    environment = _environment(db) | nothing_kept
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     while not any(p.stat().st_size for p in Path(db).glob("images.lance/_spec_store/*.jsonl")):
         assert process.poll() is None
         time.sleep(0.01)

@@ -52,6 +52,7 @@ def test_align_as_json(db):
             "seconds",
             "written",
             "index_recall",
+            "scored_version",
             "warnings",
         ),
     }
