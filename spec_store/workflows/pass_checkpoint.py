@@ -113,7 +113,7 @@ class PassCheckpoint(Checkpoint):
             return
         first = self._n_units is None
         more = sum(x.nbytes for x in prepared.sample.rows) if first else 0
-        if not self._is_due(n_bytes + more, share):
+        if not self._is_due(n_bytes + more, share / 2, final=share >= 1):
             return
         contents = {"base": prepared.to_content} if first else {}
         if self._put({**contents, "state": lambda: _state(states, n_units)}, first=first):
