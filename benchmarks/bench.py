@@ -260,26 +260,34 @@ def machine() -> dict[str, Any]:
     }
 
 
-def printed(found: dict[str, Any]) -> None:
+def print_stages(found: dict[str, Any]) -> None:
     m = found["machine"]
     print(f"{m['cpu']}, {m['cores']} cores, {m['gflops_per_core']:.0f} GFLOP/s a core in float32\n")
     print(f"{'kernel':9} {'stage':33} {'rows/s':>10} {'limit':>10} {'share':>6}")
     for r in found["stages"]:
         print(
             f"{r['kernel']:9} {r['stage']:33} {r['rows_per_second']:10,.0f}"
-            f" {r['limit_rows_per_second']:10,.0f} {r['share_of_limit']:6.0%}  {r['limit']}"
+            f" {r['limit_rows_per_second']:10,.0f} {r['share_of_limit']:6.0%}  {r['limit']}",
+            flush=True,
         )
+
+
+def print_runs(runs: list[dict[str, Any]]) -> None:
     print(f"\n{'whole run':9} {'rows':>10} {'seconds':>8} {'CPU s':>7} {'peak MB':>8} clusters")
-    for r in found["runs"]:
+    for r in runs:
         by_stage = ", ".join(f"{k} {v:.1f}" for k, v in r["stages"].items())
         print(
             f"{r['kernel']:9} {r['rows']:10,} {r['seconds']:8.1f} {r['cpu_seconds']:7.1f}"
-            f" {r['peak_mb']:8,.0f} {r['clusters']:3}  {by_stage}"
+            f" {r['peak_mb']:8,.0f} {r['clusters']:3}  {by_stage}",
+            flush=True,
         )
-    print("\nslopes")
-    for r in found["slopes"]:
+
+
+def print_slopes(found: list[dict[str, Any]]) -> None:
+    print("\nslopes of log seconds over log size")
+    for r in found:
         pairs = ", ".join(f"{x:,}: {s:.2f} s" for x, s in zip(r["sizes"], r["seconds"], strict=True))
-        print(f"{r['over']:30} {r['slope']:6.2f}  {pairs}")
+        print(f"{r['over']:30} {r['slope']:6.2f}  {pairs}", flush=True)
 
 
 def main() -> None:
@@ -296,9 +304,11 @@ def main() -> None:
     tables = {n: table_at(args.db, n, WIDTHS) for n in sizes}
     found: dict[str, Any] = {"machine": machine(), "widths": WIDTHS, "rows": args.rows}
     found["stages"] = [row for k in KERNELS for row in stages(tables[args.rows], k, args)]
+    print_stages(found)
     found["runs"] = [whole_run(tables[n], k, args) for k in KERNELS for n in sizes]
+    print_runs(found["runs"])
     found["slopes"] = slopes(args, found["runs"])
-    printed(found)
+    print_slopes(found["slopes"])
     peers = methods(source_of(args.db, table_at(args.db, args.peer_rows, WIDTHS)), quick=False)
     print(f"\n{args.peer_rows:,} rows, against the exact answer\n{shown(peers)}")
     found["peers"] = {"rows": args.peer_rows, "methods": [asdict(row) for row in peers]}

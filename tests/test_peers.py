@@ -43,7 +43,8 @@ def test_other_modes_than_the_exact_ones_lose_energy_and_top_rows():
     assert (same.eigenvalue_error, same.overlap) == (0.0, 1.0)
     assert same.energy == pytest.approx(1.0)
     worse = against(truth, "other", other)
-    assert worse.energy < 0.9 and worse.overlap < 0.9 and worse.eigenvalue_error > 0.1
+    assert max(worse.energy, worse.overlap) < 0.9
+    assert worse.eigenvalue_error > 0.1
 
 
 def test_the_chart_has_a_dot_and_a_name_for_each_method():
