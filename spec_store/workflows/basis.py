@@ -135,7 +135,7 @@ def gather(
     with timed(seconds, "covariance"):
         if is_share:
             portion = checkpoint.portion or summed_share(rows, prepared, options, n_rows, progress)
-            checkpoint.keep(prepared, portion, final=True)
+            checkpoint.keep(prepared, portion, 1.0)
             state = portion.state
         else:
             start = checkpoint.start
@@ -148,7 +148,7 @@ def gather(
                 threads=options.threads,
                 progress=lambda done: progress("covariance", done, n_rows),
                 start=start,
-                merged=lambda done: checkpoint.keep(prepared, done, final=done.n_rows >= n_rows),
+                merged=lambda done: checkpoint.keep(prepared, done, done.n_rows / n_rows),
                 executor=executor,
             )
     basis = basis_of(source, columns, references, options, prepared, state, portion, n_rows)

@@ -31,8 +31,10 @@ SECONDS_VARIABLE = "SPEC_STORE_CHECKPOINT_SECONDS"
 _FORMAT = 1
 _MAGIC = b"spec-store checkpoint"
 _FIRST_SECONDS = 3.0
-# Of the time since the last one, what a checkpoint may take.
+# Of the time since the last one, and of all time, what checkpoints may take.
 _SHARE = 0.025
+# Of the work, less than which tells nothing of the time that all of it takes.
+_LEAST_SHARE = 0.05
 # Options on which nothing depends but time.
 _INDIFFERENT = frozenset({"threads"})
 _LARGEST_AGE = 7 * 24 * 3600.0
@@ -161,13 +163,13 @@ class Checkpoint(ABC):
         """For a person whose run was interrupted: that it can be continued; empty where it can't."""
         return f"The same command continues it {self.progress}." if self.progress else ""
 
-    def _is_due(self, n_bytes: int, *, final: bool = False) -> bool:
+    def _is_due(self, n_bytes: int, done: float) -> bool:
         """Whether to keep so much now: all checkpoints together take a small share of the run's time.
 
         Parameters
         ----------
-        final
-            Nothing more is to be kept later; else some seconds pass between two.
+        done
+            Share of the work before which nothing more is kept later; 1 for all of it.
         """
         if self._workspace is None or self._gave_up:
             return False
@@ -176,9 +178,10 @@ class Checkpoint(ABC):
             return True
         now = time.monotonic()
         expected = n_bytes / self._workspace.bytes_per_second if self._cost is None else self._cost
-        if self._spent + expected > _SHARE * (now - self._began) or now - self._began < least:
+        passed, in_all = now - self._began, (now - self._began) / max(done, _LEAST_SHARE)
+        if passed < least or self._spent + expected > _SHARE * in_all:
             return False
-        return final or now - self._last >= max(least, expected / _SHARE)
+        return done >= 1 or now - self._last >= max(least, expected / _SHARE)
 
     def _put(self, contents: Mapping[str, Callable[[], Content]], *, first: bool) -> bool:
         """Keep parts; whether they are. What fails is told, and no reason to stop a run."""

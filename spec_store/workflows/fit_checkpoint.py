@@ -45,7 +45,7 @@ class FitCheckpoint(Checkpoint):
 
     def keep(self, record: AlignmentRecord, map: AlignmentMap, queries: NDArray[np.float32]) -> None:
         """Keep a fit, where that is worth it."""
-        if not self._is_kept and self._is_due(map.weights.nbytes + queries.nbytes, final=True):
+        if not self._is_kept and self._is_due(map.weights.nbytes + queries.nbytes, 1.0):
             self._is_kept = self._put({_MAP: lambda: _content(record, map, queries)}, first=True)
 
     def _take(self, found: Mapping[str, Content]) -> None:

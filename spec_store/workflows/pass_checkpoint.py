@@ -98,13 +98,13 @@ class PassCheckpoint(Checkpoint):
         """As of the state that is kept."""
         return "" if self._n_rows is None else f"after {self._n_rows:,} rows of its first pass"
 
-    def keep(self, prepared: Prepared, done: Progressed | Portion, *, final: bool = False) -> None:
+    def keep(self, prepared: Prepared, done: Progressed | Portion, share: float) -> None:
         """Keep the progress, where it is time to: of all rows as they are summed, of a share at the end.
 
         Parameters
         ----------
-        final
-            The pass is complete.
+        share
+            Of the pass that is done.
         """
         states = (done.state,) if isinstance(done, Progressed) else done.groups
         n_units = done.n_units if isinstance(done, Progressed) else 0
@@ -113,7 +113,7 @@ class PassCheckpoint(Checkpoint):
             return
         first = self._n_units is None
         more = sum(x.nbytes for x in prepared.sample.rows) if first else 0
-        if not self._is_due(n_bytes + more, final=final):
+        if not self._is_due(n_bytes + more, share):
             return
         contents = {"base": prepared.to_content} if first else {}
         if self._put({**contents, "state": lambda: _state(states, n_units)}, first=first):

@@ -68,9 +68,10 @@ def test_processes_write_what_threads_write(large):
 def test_ctrl_c_ends_the_workers_and_leaves_the_table_untouched(large, monkeypatch):
     monkeypatch.setenv("SPEC_STORE_CHECKPOINT_SECONDS", "1000")  # nothing to continue from
     before = data_files(large)
-    options = ("--workers", "2", "--prefix", "three", "--batch-rows", "2")
+    options = ("--workers", "2", "--prefix", "three", "--batch-rows", "8")
     code, said = interrupted_while_staging(*COMPARE, *options, db=str(large))
-    assert (code, said) == (130, "Interrupted. Nothing unfinished was left in the table.\n")
+    assert code == 130  # and where the machine is slow, progress is told before
+    assert said.endswith("Interrupted. Nothing unfinished was left in the table.\n")
     assert not workers_of(large)
     assert data_files(large) == before
     assert leftovers(large) == NOTHING

@@ -1,7 +1,9 @@
 """Work shared out in a real Ray cluster of two nodes."""
 
+import gc
 import os
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import lancedb
@@ -25,6 +27,7 @@ pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:lance is not fork-safe"),
     pytest.mark.filterwarnings("ignore:lancedb fork support"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 N = 3000
@@ -44,6 +47,10 @@ def cluster():
     started.shutdown()
     os.environ.clear()
     os.environ |= kept
+    with warnings.catch_warnings():  # what Ray leaves open is no matter of later tests
+        warnings.simplefilter("ignore")
+        del started
+        gc.collect()
 
 
 @pytest.fixture

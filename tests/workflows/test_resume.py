@@ -262,8 +262,8 @@ def test_several_models_are_continued_too(db):
 def test_ctrl_c_says_that_the_same_command_continues(db, monkeypatch):
     inner = PassCheckpoint.keep
 
-    def keep(self, prepared, done, **more):
-        inner(self, prepared, done, **more)
+    def keep(self, prepared, done, share):
+        inner(self, prepared, done, share)
         if done.n_units == 2:
             raise KeyboardInterrupt
 

@@ -184,7 +184,7 @@ def test_advice_to_fit_anew_comes_with_rows_that_the_maps_and_modes_do_not_know(
     (updated,) = spec_store.update("images", db=db)
     assert updated.coverage_added["clip"] < updated.coverage["clip"] - 0.05
     assert any("coverage" in reason for reason in updated.advice)
-    add(db, rows(1100, 1600))
+    add(db, rows(1000, 1500))
     (updated,) = spec_store.update("images", db=db)
     assert any("of the rows came since" in reason for reason in updated.advice)
 
