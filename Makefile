@@ -61,7 +61,7 @@ test-floor: $(FLOOR)/.installed
 # What is compared with is optional: where it can't be installed its rows are missing.
 bench: $(BIN)/.installed
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	$(BIN)/python benchmarks/bench.py --db $(BENCH_DB) --json bench.json --plot docs/performance.svg
+	$(BIN)/python benchmarks/bench.py --db $(BENCH_DB) --json bench.json --plot bench.svg
 
 clean:
 	rm -rf $(VENV) $(FLOOR) $(DEMO_DB) $(BENCH_DB) build dist

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -42,6 +41,13 @@ from spec_store.workflows.passes import accumulate
 
 WIDTHS = {"clip": 512, "dino": 768}
 BATCH = 4096
+# The peak of a process counts that of the one it was started by: so a small one starts it.
+_SMALL = """
+import json, resource, subprocess, sys
+ran = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([ran.returncode, ran.stdout, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
 KERNELS = ("gaussian", "cosine")
 
 
@@ -167,24 +173,20 @@ def stages(table: str, kernel: str, args: argparse.Namespace) -> list[dict[str, 
 def whole_run(table: str, kernel: str, args: argparse.Namespace, *more: str) -> dict[str, Any]:
     """One command in a process of its own: wall and CPU seconds, peak memory, seconds by stage."""
     command = [sys.executable, "-m", "spec_store", "compare", "--db", str(args.db), "--table", table]
+    command += ["--cols", ",".join(WIDTHS), "--kernel", kernel, "--json", *more]
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--cols", ",".join(WIDTHS), "--kernel", kernel, "--json", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    told = json.loads(process.stdout.read())
-    _, status, used = os.wait4(process.pid, 0)
+    ran = subprocess.run([sys.executable, "-c", _SMALL, *command], capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start
+    status, output, cpu_seconds, peak_kb = json.loads(ran.stdout)
     if status:
         raise SystemExit(f"{' '.join(command)} failed.")
+    told = json.loads(output)
     return {
         "kernel": kernel,
         "rows": told["n_rows"],
         "seconds": seconds,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_mb": used.ru_maxrss / 1024,
+        "cpu_seconds": cpu_seconds,
+        "peak_mb": peak_kb / 1024,
         "clusters": len(told["clusters"]),
         "stages": told["seconds"],
     }
@@ -260,26 +262,34 @@ def machine() -> dict[str, Any]:
     }
 
 
-def printed(found: dict[str, Any]) -> None:
+def print_stages(found: dict[str, Any]) -> None:
     m = found["machine"]
     print(f"{m['cpu']}, {m['cores']} cores, {m['gflops_per_core']:.0f} GFLOP/s a core in float32\n")
     print(f"{'kernel':9} {'stage':33} {'rows/s':>10} {'limit':>10} {'share':>6}")
     for r in found["stages"]:
         print(
             f"{r['kernel']:9} {r['stage']:33} {r['rows_per_second']:10,.0f}"
-            f" {r['limit_rows_per_second']:10,.0f} {r['share_of_limit']:6.0%}  {r['limit']}"
+            f" {r['limit_rows_per_second']:10,.0f} {r['share_of_limit']:6.0%}  {r['limit']}",
+            flush=True,
         )
+
+
+def print_runs(runs: list[dict[str, Any]]) -> None:
     print(f"\n{'whole run':9} {'rows':>10} {'seconds':>8} {'CPU s':>7} {'peak MB':>8} clusters")
-    for r in found["runs"]:
+    for r in runs:
         by_stage = ", ".join(f"{k} {v:.1f}" for k, v in r["stages"].items())
         print(
             f"{r['kernel']:9} {r['rows']:10,} {r['seconds']:8.1f} {r['cpu_seconds']:7.1f}"
-            f" {r['peak_mb']:8,.0f} {r['clusters']:3}  {by_stage}"
+            f" {r['peak_mb']:8,.0f} {r['clusters']:3}  {by_stage}",
+            flush=True,
         )
-    print("\nslopes")
-    for r in found["slopes"]:
+
+
+def print_slopes(found: list[dict[str, Any]]) -> None:
+    print("\nslopes of log seconds over log size")
+    for r in found:
         pairs = ", ".join(f"{x:,}: {s:.2f} s" for x, s in zip(r["sizes"], r["seconds"], strict=True))
-        print(f"{r['over']:30} {r['slope']:6.2f}  {pairs}")
+        print(f"{r['over']:30} {r['slope']:6.2f}  {pairs}", flush=True)
 
 
 def main() -> None:
@@ -296,9 +306,11 @@ def main() -> None:
     tables = {n: table_at(args.db, n, WIDTHS) for n in sizes}
     found: dict[str, Any] = {"machine": machine(), "widths": WIDTHS, "rows": args.rows}
     found["stages"] = [row for k in KERNELS for row in stages(tables[args.rows], k, args)]
+    print_stages(found)
     found["runs"] = [whole_run(tables[n], k, args) for k in KERNELS for n in sizes]
+    print_runs(found["runs"])
     found["slopes"] = slopes(args, found["runs"])
-    printed(found)
+    print_slopes(found["slopes"])
     peers = methods(source_of(args.db, table_at(args.db, args.peer_rows, WIDTHS)), quick=False)
     print(f"\n{args.peer_rows:,} rows, against the exact answer\n{shown(peers)}")
     found["peers"] = {"rows": args.peer_rows, "methods": [asdict(row) for row in peers]}

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from chart import speed_at_accuracy
 from numpy.typing import NDArray
 from synthetic import table_at
 
@@ -226,12 +227,15 @@ def main() -> None:
     parser.add_argument("--db", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="Skip the paper's recipe at its full size.")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     args.db.mkdir(exist_ok=True)
     table = methods(source_of(args.db, table_at(args.db, args.rows, WIDTHS)), quick=args.quick)
     print(shown(table))
     if args.json:
         args.json.write_text(json.dumps([asdict(r) for r in table], indent=1))
+    if args.plot:
+        args.plot.write_text(speed_at_accuracy(table, args.rows))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,21 @@ def test_partitions_are_ranges_of_fragments_that_cover_every_row_once_in_order(t
         assert [k for piece in pieces for b in piece for k in b["_rowid"].to_pylist()] == whole
 
 
+def test_wide_rows_are_read_in_pieces_that_are_in_order_and_skip_deleted_ones(tmp_path):
+    wide = np.repeat(
+        np.arange(21_000, dtype=np.float32), 1024
+    )  # 57 MB of live rows, more than is read at once
+    column = pa.FixedSizeListArray.from_arrays(pa.array(wide), 1024)
+    made = lancedb.connect(tmp_path).create_table("t", pa.table({"n": np.arange(21_000), "v": column}))
+    made.delete("n % 3 = 1")
+    source = open_source(tmp_path, "t")
+    (part,) = source.partitions()
+    batches = list(source.batches(["v"], partition=part, batch_rows=1000))
+    first = np.concatenate([b["v"].flatten().to_numpy()[::1024] for b in batches])
+    np.testing.assert_array_equal(first, [i for i in range(21_000) if i % 3 != 1])
+    assert max(len(b) for b in batches) <= 1000
+
+
 @pytest.mark.parametrize("unknown", ["7:0:10", "all", "0"])
 def test_a_partition_of_another_table_is_refused(tmp_path, unknown):
     make_table(tmp_path, rows(10))
