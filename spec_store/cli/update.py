@@ -29,6 +29,7 @@ _MOST_FILES = 10
     table_option,
     click.option("--prefix", help="Only the results with this prefix, or the aligned column of this name."),
 )
+@headed("Database", location_options)
 @headed(
     "Method",
     click.option(
@@ -38,7 +39,6 @@ _MOST_FILES = 10
         " Clusters that are found again keep their numbers.",
     ),
 )
-@headed("Database", location_options)
 @headed("Output", json_option)
 @headed("Execution", executor_options)
 def update(
