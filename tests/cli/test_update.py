@@ -71,17 +71,11 @@ def test_what_killed_runs_left_is_named_and_cleaned(tmp_path):
     table = "images-STAGED"
     make_table(tmp_path, plain_rows(60), plain_rows(40, 60), name=table)
     command = [sys.executable, TESTS / "stopped_annotations.py", tmp_path, table]
-    stopped = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=TESTS,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-    )
-    assert stopped.stdout.readline() == "stopped\n"
-    assert json.loads(run("status", "--table", table, "--json", db=db).stdout)["leftovers"] == []
-    stopped.send_signal(signal.SIGKILL)
-    stopped.wait()
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=TESTS, env=environment) as stopped:
+        assert stopped.stdout.readline() == "stopped\n"
+        assert json.loads(run("status", "--table", table, "--json", db=db).stdout)["leftovers"] == []
+        stopped.send_signal(signal.SIGKILL)
     done = run("status", "--table", table, db=db)
     assert "3 files left by killed runs, --clean removes them" in done.stdout
     assert "3 files removed" in run("status", "--table", table, "--clean", db=db).stdout

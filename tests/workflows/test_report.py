@@ -139,7 +139,7 @@ def test_maps_that_can_not_be_stored_are_shown_with_a_note(tmp_path):
     lancedb.connect(tmp_path).create_table("t", table)
     spec_store.compare("t", ["clip", "dino"], db=tmp_path, write=True, key="id", keep_sample=False)
     foreign = pa.table({"run_id": ["x"], "something": [1]})
-    lancedb.connect(tmp_path).create_table("spec_store_artifacts", foreign)
+    lancedb.connect(tmp_path).create_table("spec_store_artifacts", foreign, mode="overwrite")
     data = gathered("t", tmp_path)
     assert set(data.maps) == {"clip", "dino"}
     assert any("could not be stored" in note for note in data.notes)
