@@ -247,7 +247,7 @@ class Registry:
     def put_artifact(self, run_id: str, name: str, data: bytes) -> None:
         """Keep what later questions to a run need; of several of one name the last one counts.
 
-        Without it runs must be made anew, or brought up to date with `--refit`. What is large is cut into several rows, under names that begin with the run's id. A writer that dies
+        What is large is cut into several rows, under names that begin with the run's id. A writer that dies
         between them leaves the earlier content as it was: two sets of rows take turns.
         """
         if len(data) > _PIECE:

@@ -114,6 +114,24 @@ def test_the_difference_turns_the_rows_of_one_version_into_those_of_the_other(fo
         assert sum(len(b) for b in parts) == side.count()
 
 
+@pytest.mark.parametrize("where", ["flag > 0", "FLAG > 0", "`flag` > 0"])
+def test_rows_that_the_filter_takes_in_or_leaves_out_count_though_their_vectors_stayed(folder, where):
+    dataset(folder).add_columns({"flag": "id % 2"})
+    published = open_source(folder).annotate(annotation(where=where))
+    old = open_source(folder)
+    assert freshness(folder, published, where) == Freshness(current=100)
+    dataset(folder).drop_columns(["flag"])
+    dataset(folder).add_columns({"flag": "id % 4"})  # of a file of its own: no file of vectors changed
+    new = open_source(folder)
+    found = new.difference(old.version, ["clip"], where)
+    expected = counted([(p, 1) for p in values(new, where)] + [(p, -1) for p in values(old, where)])
+    assert sum(abs(n) for n in expected.values()) == 50
+    assert (
+        counted([(p, 1) for p in values(found.added)] + [(p, -1) for p in values(found.removed)]) == expected
+    )
+    assert freshness(folder, published, where) != Freshness(current=150)
+
+
 def test_with_stable_row_ids_rows_that_were_only_moved_count_as_the_same(folder, stable):
     old = open_source(folder)
     open_source(folder).annotate(annotation())  # adds a file to every fragment
