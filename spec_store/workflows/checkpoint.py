@@ -31,6 +31,7 @@ SECONDS_VARIABLE = "SPEC_STORE_CHECKPOINT_SECONDS"
 _FORMAT = 1
 _MAGIC = b"spec-store checkpoint"
 _FIRST_SECONDS = 3.0
+_SECONDS_BETWEEN = 1.0
 # Of the time of a run, what checkpoints may take.
 _SHARE = 0.025
 # Of the work, less than which tells nothing of the time that all of it takes.
@@ -184,7 +185,7 @@ class Checkpoint(ABC):
         passed, in_all = now - self._began, (now - self._began) / max(done, _LEAST_SHARE)
         if passed < least or self._spent + expected > _SHARE * in_all:
             return False
-        return final or now - self._last >= max(least, expected / (_PASSES * _SHARE))
+        return final or now - self._last >= max(_SECONDS_BETWEEN, expected / (_PASSES * _SHARE))
 
     def _put(self, contents: Mapping[str, Callable[[], Content]], *, first: bool) -> bool:
         """Keep parts; whether they are. What fails is told, and no reason to stop a run."""
