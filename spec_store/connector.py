@@ -39,6 +39,7 @@ __all__ = [
     "Workspace",
     "find_field",
     "is_own_result",
+    "run_of",
     "take_sample",
 ]
 
@@ -570,7 +571,13 @@ class Connector(ABC):
 
 def is_own_result(schema: pa.Schema) -> bool:
     """Whether every column's field metadata says that spec-store wrote it."""
-    return all(b"spec_store.run" in (f.metadata or {}) for f in schema)
+    return all(run_of(f) is not None for f in schema)
+
+
+def run_of(field: pa.Field) -> str | None:
+    """The id of the run that wrote a column, as its field metadata has it; None for columns of others."""
+    mark = (field.metadata or {}).get(b"spec_store.run")
+    return None if mark is None else mark.decode()
 
 
 def take_sample(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ..alignment.maps import AlignmentMap, load_map
-from ..connector import Source
+from ..connector import Source, run_of
 from ..describe import Value, Word
 from ..errors import ColumnClashError, InputError, SpecStoreError
 from ..runs.clusters import ClusterRecord
@@ -29,7 +29,6 @@ __all__ = [
     "result_columns",
 ]
 
-_RUN = b"spec_store.run"
 _COLUMNS = b"spec_store.columns"
 
 
@@ -53,8 +52,8 @@ def result_columns(source: Source) -> Results:
     """Which columns of a table runs wrote, or may have written."""
     by_run: dict[str, tuple[str, ...]] = {}
     for f in source.schema:
-        if run := (f.metadata or {}).get(_RUN):
-            by_run[run.decode()] = (*by_run.get(run.decode(), ()), f.name)
+        if run := run_of(f):
+            by_run[run] = (*by_run.get(run, ()), f.name)
     return Results(by_run, frozenset(source.schema.names))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from ..connector import Claim, Source, Workspace, find_field
+from ..connector import Claim, Source, Workspace, find_field, run_of
 from ..errors import InputError, NotBetterError, SpecStoreError
 from ..runs.records import new_run_id
 from ..stores.references import ColumnRef
@@ -351,14 +351,8 @@ def _remove(workspace: Workspace, wanted: Any) -> None:
 
 def _written_since(old: Source, new: Source, results: Sequence[str], own: str) -> list[str]:
     """Result columns that another run has written between two versions."""
-    return [n for n in results if _run_of(new, n) not in (None, own, _run_of(old, n))]
-
-
-def _run_of(source: Source, column: str) -> str | None:
-    if column not in source.schema.names:
-        return None
-    mark = (source.schema.field(column).metadata or {}).get(b"spec_store.run")
-    return None if mark is None else mark.decode()
+    before, now = ({f.name: run_of(f) for f in source.schema} for source in (old, new))
+    return [n for n in results if now.get(n) not in (None, own, before.get(n))]
 
 
 def _keys(prefixes: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from ..connector import Annotation, Location, Published, Source
+from ..connector import Annotation, Location, Published, Source, run_of
 from ..errors import InputError, RetryError, sentence
 from ..executor import IN_PROCESS, Executor
 from ..options import CompareOptions
@@ -31,8 +31,6 @@ from .units import one_blas_thread
 from .updated import UpdatedClusters
 
 __all__ = ["ClusterJob", "States", "held_marks"]
-
-_RUN = b"spec_store.run"
 
 
 class States:
@@ -305,12 +303,12 @@ def _invalid(n: int, run: ComparisonRecord, source: Source) -> list[str]:
 
 def held_marks(source: Source, names: Sequence[str], run: RunRecord) -> dict[str, dict[str, str]]:
     """By result column the field metadata that it has. Raises RetryError where it is no longer this run's."""
-    fields = {f.name: f.metadata or {} for f in source.schema}
+    fields = {f.name: f for f in source.schema}
     for name in names:
-        if fields.get(name, {}).get(_RUN) != publication_of(run.run_id).encode():
+        if name not in fields or run_of(fields[name]) != publication_of(run.run_id):
             did = "written" if name in fields else "removed"
             raise RetryError(
                 f"While the results of run {run.run_id} were brought up to date, somebody else has {did}"
                 f" {name} in {source.describe()}. These results are as they were; try again."
             )
-    return {n: {k.decode(): v.decode() for k, v in fields[n].items()} for n in names}
+    return {n: {k.decode(): v.decode() for k, v in fields[n].metadata.items()} for n in names}
